@@ -1,0 +1,195 @@
+//! What a worker asks of the machine below it: operations in, completions out.
+//!
+//! Behind this trait are the kernel's ring (`ring`) and, in tests, a simulator with a seed (`sim`). Whatever goes in is
+//! *moved* in and comes back with its completion, buffers above all; what is refused comes back at once. Operations
+//! complete in any order, late, or with fewer bytes than asked for; whoever pushed them copes.
+
+use crate::limits::{FRAME_BUFFER_BYTES, LARGE_BUFFER_BYTES, PAYLOAD_BYTES_MAX, SMALL_BUFFER_BYTES};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+/// An open file, named within one implementation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FileId(pub u32);
+
+/// A socket, named within one implementation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SocketId(pub u32);
+
+/// Whose operation it is. Comes back with the completion; means nothing here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Tag(pub u64);
+
+/// The kernel's error number.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub struct Errno(pub i32);
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // std appends " (os error 28)", which says nothing to a person.
+        let text = std::io::Error::from_raw_os_error(self.0).to_string();
+        f.write_str(text.split(" (os error").next().unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Errno({}: {self})", self.0)
+    }
+}
+
+impl From<std::io::Error> for Errno {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.raw_os_error().unwrap_or(5)) // EIO for the few that std makes up
+    }
+}
+
+/// Pools are disjoint by role, so that no role ever waits for another's buffers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Pool {
+    /// Small frames, both directions.
+    Frame,
+    /// Extents of up to 64 KiB: being read, hashed, held.
+    Small,
+    /// Extents of up to 1 MiB: being read, hashed, held.
+    Large,
+    /// Payloads: being received, hashed, written.
+    Payload,
+}
+
+impl Pool {
+    /// Length of every buffer of this pool, a multiple of 4096; buffers begin at a multiple of 4096.
+    pub fn buffer_bytes(self) -> usize {
+        match self {
+            Pool::Frame => FRAME_BUFFER_BYTES,
+            Pool::Small => SMALL_BUFFER_BYTES,
+            Pool::Large => LARGE_BUFFER_BYTES,
+            Pool::Payload => PAYLOAD_BYTES_MAX as usize,
+        }
+    }
+}
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Access {
+    /// Only read: a source, a dry run, a read-back.
+    Read,
+    /// Read and written: a target.
+    Update,
+}
+
+/// How a file is read and written. One mode a file, on all workers, decided when it is opened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// Through the page cache, reads asynchronous where they must wait for the disk.
+    Buffered,
+    /// In memory (tmpfs): nothing ever waits, so nothing is gained by asking for it asynchronously.
+    Memory,
+    /// Past the page cache: offsets, lengths and addresses are multiples of 4096.
+    Direct,
+}
+
+/// Bytes `from..until` of a shared buffer.
+#[derive(Clone, Debug)]
+pub struct Part<S> {
+    /// The buffer.
+    pub data: S,
+    /// First byte.
+    pub from: u32,
+    /// The byte after the last one.
+    pub until: u32,
+}
+
+/// What can be asked for. `B` is a buffer that only its holder may touch, `S` one that many hold and nobody changes.
+#[derive(Debug)]
+pub enum Operation<B, S> {
+    /// Reads the file's bytes from `offset` on into `buffer[from..until]`. Fewer than asked for: the file ends there, or
+    /// the kernel was short.
+    Read { file: FileId, offset: u64, buffer: B, from: u32, until: u32 },
+    /// Writes `part` at `offset`.
+    Write { file: FileId, offset: u64, part: Part<S> },
+    /// Receives into `buffer[from..until]`: some bytes, or with `whole` all of them unless the connection ends. 0 bytes:
+    /// the peer will send no more.
+    Receive { socket: SocketId, buffer: B, from: u32, until: u32, whole: bool },
+    /// Sends `parts`, without their first `skip` bytes, in order. At most one is in flight on a socket.
+    Send { socket: SocketId, parts: Vec<Part<S>>, skip: u32 },
+}
+
+/// An operation that has ended, as it went in, and how many bytes it moved.
+#[derive(Debug)]
+pub struct Completion<B, S> {
+    /// As pushed.
+    pub tag: Tag,
+    /// As pushed, with its buffers.
+    pub operation: Operation<B, S>,
+    /// Bytes moved.
+    pub result: Result<u32, Errno>,
+}
+
+/// Wakes the worker that waits in [`Completions::turn`], from any thread.
+#[derive(Clone)]
+pub struct Waker(pub Arc<dyn Fn() + Send + Sync>);
+
+impl Waker {
+    /// The worker's present or next wait ends.
+    pub fn wake(&self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waker")
+    }
+}
+
+/// The machine below one worker.
+pub trait Completions {
+    /// A leased buffer, written by its only holder. Returns to its pool when dropped.
+    type Buffer: DerefMut<Target = [u8]> + fmt::Debug;
+    /// A buffer that nobody changes any more. Returns to its pool when the last holder drops it.
+    type Shared: Clone + Deref<Target = [u8]> + fmt::Debug;
+    /// A file as control holds it.
+    type File: Clone + Send + fmt::Debug;
+    /// A connected socket as control hands it over, with nothing in flight.
+    type Socket: Send + fmt::Debug;
+
+    /// A free buffer of the pool, with whatever its last holder left in it. `None` means wait.
+    fn lease(&mut self, pool: Pool) -> Option<Self::Buffer>;
+    /// Gives up the right to write.
+    fn share(buffer: Self::Buffer) -> Self::Shared;
+
+    /// Opens a description of this worker's own for the file that control holds: the same inode, for certain.
+    fn open(&mut self, file: &Self::File, access: Access, mode: Mode) -> Result<FileId, Errno>;
+    /// Closes it. Nothing may be in flight on it.
+    fn close(&mut self, file: FileId);
+    /// Takes a socket over.
+    fn adopt(&mut self, socket: Self::Socket) -> SocketId;
+    /// Ends both directions: whatever is in flight on it completes soon.
+    fn shut(&mut self, socket: SocketId);
+    /// Closes it. Nothing may be in flight on it.
+    fn release(&mut self, socket: SocketId);
+    /// Bytes that the peer's kernel took or gave so far: it tells a slow connection from a dead one.
+    fn moved(&self, socket: SocketId) -> u64;
+
+    /// The first hole of the file in `offset..end`. A plain call.
+    fn next_hole(&mut self, file: FileId, offset: u64, end: u64) -> Result<Option<(u64, u64)>, Errno>;
+    /// Makes `bytes` from `offset` on read as zeros: as a hole, or as zeros written where holes are refused. A plain call.
+    fn punch(&mut self, file: FileId, offset: u64, bytes: u64) -> Result<(), Errno>;
+    /// Sets room aside for `bytes` from `offset` on, so that direct writes there need not wait for each other. A file
+    /// system that cannot do so is not an error. A plain call.
+    fn allocate(&mut self, file: FileId, offset: u64, bytes: u64) -> Result<(), Errno>;
+
+    /// Starts an operation, at the latest with the next turn. At most [`crate::limits::OPERATIONS_MAX`] are in flight.
+    fn push(&mut self, tag: Tag, operation: Operation<Self::Buffer, Self::Shared>);
+    /// Lets the kernel work, and waits up to `wait_ms` (0: not at all) until something completes or somebody wakes.
+    fn turn(&mut self, wait_ms: u64) -> Result<(), Errno>;
+    /// The next completion.
+    fn pop(&mut self) -> Option<Completion<Self::Buffer, Self::Shared>>;
+
+    /// Ends this worker's present or next wait, from any thread.
+    fn waker(&self) -> Waker;
+    /// Milliseconds since some fixed moment.
+    fn now_ms(&self) -> u64;
+}

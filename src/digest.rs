@@ -1,0 +1,208 @@
+//! Digests of blocks, stripes and files: nodes of one BLAKE3 tree, the source file's own.
+//!
+//! A block's digest is the node above its chunks, a stripe's the node above its blocks, the file's the root: what `b3sum`
+//! prints. The node at the very top of the file carries BLAKE3's root flag, also where that is a single stripe or a single
+//! block. A value depends on its offset, so it cannot be used to find moved blocks.
+
+use crate::extent::{Layout, Run, StripeIndex};
+use crate::limits::{DIGEST_LEN, SIGNATURE_LEN};
+use crate::method::Method;
+use blake3::hazmat::{HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
+use std::fmt;
+
+/// 32 bytes of BLAKE3.
+#[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
+pub struct Digest(pub [u8; DIGEST_LEN]);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+/// What a block is compared by: 8 bytes of its digest, or of another method's hash.
+///
+/// Two different blocks may agree in 64 bits, by chance or malice; the stripe's full digest catches that.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Signature(pub [u8; SIGNATURE_LEN]);
+
+/// The digest of an empty file.
+pub fn empty_file() -> Digest {
+    Digest(*blake3::hash(b"").as_bytes())
+}
+
+/// Digests of the blocks of `run`, whose bytes are given, into `digests`, one each.
+pub fn hash_blocks(layout: &Layout, run: Run, bytes: &[u8], digests: &mut [Digest]) {
+    assert_eq!(bytes.len() as u64, layout.run_bytes(run));
+    assert_eq!(digests.len(), run.count as usize);
+    let block_bytes = layout.block().bytes() as usize;
+    let mut offset = layout.offset(run);
+    for (block, digest) in bytes.chunks(block_bytes).zip(digests) {
+        *digest = hash_block(layout, offset, |hasher| _ = hasher.update(block));
+        offset += block.len() as u64;
+    }
+}
+
+/// Digests of the blocks of `run` if they are all zeros, hashed from a few pages that stay in the cache.
+pub fn hash_hole(layout: &Layout, run: Run, digests: &mut [Digest]) {
+    assert_eq!(digests.len(), run.count as usize);
+    for (first, digest) in (run.first..).zip(digests) {
+        let block = Run { first, count: 1 };
+        let bytes = layout.run_bytes(block);
+        *digest = hash_block(layout, layout.offset(block), |hasher| update_zeros(hasher, bytes));
+    }
+}
+
+fn update_zeros(hasher: &mut blake3::Hasher, bytes: u64) {
+    static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
+    let mut left = usize::try_from(bytes).expect("a block is small");
+    while left > 0 {
+        let now = left.min(ZEROS.len());
+        hasher.update(&ZEROS[..now]);
+        left -= now;
+    }
+}
+
+fn hash_block(layout: &Layout, offset: u64, update: impl FnOnce(&mut blake3::Hasher)) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    if layout.blocks() == 1 {
+        update(&mut hasher);
+        return Digest(*hasher.finalize().as_bytes());
+    }
+    hasher.set_input_offset(offset);
+    update(&mut hasher);
+    Digest(hasher.finalize_non_root())
+}
+
+/// What the blocks of `run` are compared by, into `signatures`, one each. `bytes` and `digests` are theirs.
+pub fn sign_blocks(method: Method, layout: &Layout, bytes: &[u8], digests: &[Digest], signatures: &mut [Signature]) {
+    assert_eq!(digests.len(), signatures.len());
+    if method == Method::Blake3 {
+        for (digest, signature) in digests.iter().zip(signatures) {
+            signature.0.copy_from_slice(&digest.0[..SIGNATURE_LEN]);
+        }
+        return;
+    }
+    for (block, signature) in bytes.chunks(layout.block().bytes() as usize).zip(signatures) {
+        *signature = Signature(method.signature(block));
+    }
+}
+
+/// The same for blocks that are all zeros.
+pub fn sign_hole(method: Method, layout: &Layout, run: Run, digests: &[Digest], signatures: &mut [Signature]) {
+    if method == Method::Blake3 {
+        return sign_blocks(method, layout, &[], digests, signatures);
+    }
+    assert_eq!(run.count as usize, signatures.len());
+    for (first, signature) in (run.first..).zip(signatures) {
+        let bytes = layout.run_bytes(Run { first, count: 1 });
+        let zeros = vec![0; usize::try_from(bytes).expect("a block is small")];
+        *signature = Signature(method.signature(&zeros));
+    }
+}
+
+/// A stripe's digest from those of its blocks.
+pub fn fold_stripe(layout: &Layout, stripe: StripeIndex, blocks: &[Digest]) -> Digest {
+    let run = layout.stripe(stripe).expect("a stripe of this file");
+    assert_eq!(blocks.len(), run.count as usize);
+    fold(blocks, u64::from(layout.block().bytes()), layout.run_bytes(run), layout.stripes() == 1)
+}
+
+/// The file's digest from those of its stripes.
+pub fn fold_file(layout: &Layout, stripes: &[Digest]) -> Digest {
+    assert_eq!(stripes.len() as u64, layout.stripes());
+    if stripes.is_empty() {
+        return empty_file();
+    }
+    fold(stripes, layout.stripe_bytes(), layout.file_bytes(), true)
+}
+
+/// The node above `nodes`, each of which stands for `node_bytes` (the last may be shorter), `bytes` in all. As deep as a
+/// file has bits in its length.
+fn fold(nodes: &[Digest], node_bytes: u64, bytes: u64, root: bool) -> Digest {
+    if let [only] = nodes {
+        return *only;
+    }
+    let left_bytes = left_subtree_len(bytes);
+    let left_nodes = usize::try_from(left_bytes / node_bytes).expect("no more than there are");
+    let (left, right) = nodes.split_at(left_nodes);
+    let left = fold(left, node_bytes, left_bytes, false).0;
+    let right = fold(right, node_bytes, bytes - left_bytes, false).0;
+    if root {
+        Digest(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes())
+    } else {
+        Digest(merge_subtrees_non_root(&left, &right, Mode::Hash))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::BlockSize;
+
+    fn content(bytes: u64) -> Vec<u8> {
+        (0..bytes).map(|i| u8::try_from((i * i / 251 + i / 4096) % 251).expect("small")).collect()
+    }
+
+    fn file_digest(layout: &Layout, bytes: &[u8], hole: bool) -> Digest {
+        let stripes: Vec<Digest> = (0..layout.stripes())
+            .map(|index| {
+                let run = layout.stripe(index).expect("inside");
+                let from = usize::try_from(layout.offset(run)).expect("small");
+                let until = from + usize::try_from(layout.run_bytes(run)).expect("small");
+                let mut blocks = vec![Digest::default(); run.count as usize];
+                if hole {
+                    hash_hole(layout, run, &mut blocks);
+                } else {
+                    hash_blocks(layout, run, &bytes[from..until], &mut blocks);
+                }
+                fold_stripe(layout, index, &blocks)
+            })
+            .collect();
+        fold_file(layout, &stripes)
+    }
+
+    #[test]
+    fn the_files_digest_is_its_blake3_around_every_boundary() {
+        const MIB: u64 = 1 << 20;
+        for block_bytes in [4096, 16384, 1 << 20] {
+            let block = BlockSize::checked(block_bytes).expect("allowed");
+            let block_bytes = u64::from(block_bytes);
+            for edge in [1024, block_bytes, 2 * block_bytes, MIB, 2 * MIB, 3 * MIB] {
+                for bytes in [edge - 1, edge, edge + 1] {
+                    let layout = Layout::checked(bytes, block, MIB).expect("allowed");
+                    let content = content(bytes);
+                    let want = blake3::hash(&content);
+                    assert_eq!(file_digest(&layout, &content, false).0, *want.as_bytes(), "{bytes} of {block:?}");
+                    let zeros = vec![0; content.len()];
+                    let want = blake3::hash(&zeros);
+                    assert_eq!(file_digest(&layout, &zeros, true).0, *want.as_bytes(), "{bytes} zeros of {block:?}");
+                }
+            }
+        }
+        let empty = Layout::checked(0, BlockSize::default(), MIB).expect("allowed");
+        assert_eq!(file_digest(&empty, b"", false).to_string(), blake3::hash(b"").to_hex().as_str());
+    }
+
+    #[test]
+    fn a_hole_is_compared_like_the_zeros_it_reads_as() {
+        let layout = Layout::checked((64 << 10) + 5, BlockSize::default(), 1 << 20).expect("allowed");
+        let run = layout.stripe(0).expect("not empty");
+        let zeros = vec![0; (64 << 10) + 5];
+        for method in [Method::Blake3, Method::Xxh3] {
+            let mut digests = vec![Digest::default(); 5];
+            hash_blocks(&layout, run, &zeros, &mut digests);
+            let mut of_zeros = vec![Signature::default(); 5];
+            sign_blocks(method, &layout, &zeros, &digests, &mut of_zeros);
+            let mut of_hole = vec![Signature::default(); 5];
+            sign_hole(method, &layout, run, &digests, &mut of_hole);
+            assert_eq!(of_zeros, of_hole);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! pdcp brings a large file on one host up to date with another, and proves that it did. This is the map of the house.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may end at the first surprise"))]
+
+pub mod completion;
+pub mod control;
+pub mod counters;
+pub mod digest;
+pub mod extent;
+pub mod failure;
+pub mod limits;
+pub mod method;

@@ -1,0 +1,169 @@
+//! Every bound and protocol constant, with the reason for its number.
+//!
+//! A number that leans on another one is checked here, at compile time. Nothing in this file is negotiable by a peer:
+//! what a peer may lower says so.
+
+/// Smallest block. BLAKE3 starves its vector lanes below (2.7 GB/s a core at 4 KiB, 5.8 at 16), and direct I/O wants it.
+pub const BLOCK_BYTES_MIN: u32 = 4 << 10;
+/// Largest block: one block must fit the payload of one data frame.
+pub const BLOCK_BYTES_MAX: u32 = 1 << 20;
+/// An InnoDB page. In 64 KiB blocks a real table with 5,000 changed rows moves 2.6 times as much.
+pub const BLOCK_BYTES_DEFAULT: u32 = 16 << 10;
+
+/// One stripe where every connection has a worker of its own. Long enough to read sequentially, short enough to share.
+pub const STRIPE_BYTES_MAX: u64 = 32 << 20;
+/// Stripes are never shorter: below, a `Want` and a digest would cost as much as the work between them.
+pub const STRIPE_BYTES_MIN: u64 = 1 << 20;
+/// A file should have this many stripes for each connection, so that the last ones do not leave connections idle.
+pub const STRIPES_PER_CONNECTION_WANTED: u64 = 4;
+/// Open stripes on a connection: one being signed, two awaiting data, digest or writes. With one, every stripe would cost
+/// a round trip.
+pub const STRIPES_OPEN_MAX: usize = 3;
+
+/// Connections of one session. More than some 30 never helped anyone (TRAPS: wdt, mscp); 128 leaves room to try.
+pub const CONNECTIONS_MAX: u32 = 128;
+/// Connections when nobody asked for a number.
+pub const CONNECTIONS_DEFAULT_MAX: u32 = 32;
+/// Workers of one process when nobody asked for a number; above, memory bandwidth is the limit anyway.
+pub const WORKERS_DEFAULT_MAX: u32 = 16;
+/// Workers of one process that can be asked for.
+pub const WORKERS_MAX: u32 = 256;
+
+/// A file's length. The kernel's offsets are signed.
+pub const FILE_BYTES_MAX: u64 = i64::MAX.unsigned_abs();
+
+/// Bytes of one payload: what one RECV brings, and what one block at most needs.
+pub const PAYLOAD_BYTES_MAX: u32 = 1 << 20;
+/// Pieces of one data frame: as many 16 KiB blocks as a payload holds.
+pub const PIECES_MAX: usize = 64;
+/// Runs of one `Holes` or `Differs` frame. Guessed: a frame of them stays well below one signature frame.
+pub const RUNS_MAX: usize = 128;
+/// Signatures of one frame: 8 MiB of 16 KiB blocks; a stripe needs few, and a frame stays small enough to interleave.
+pub const SIGNATURES_MAX: usize = 512;
+/// Signatures are sent when they stand for this many bytes of the basis, or the stripe ends: a frame for each extent costs
+/// a wake-up of the peer each, and the peer holds what it has read meanwhile.
+pub const SIGNATURE_BATCH_BYTES: u32 = 512 << 10;
+
+/// Bytes of an authentication tag: AES-256-GCM's and ChaCha20-Poly1305's.
+pub const TAG_LEN: usize = 16;
+/// The fixed front of every frame on a data connection.
+pub const HEADER_LEN: usize = 16;
+/// One entry of a data frame's table: first block, count, tag.
+pub const PIECE_LEN: usize = 8 + 4 + TAG_LEN;
+/// One run of a `Holes` or `Differs` frame.
+pub const RUN_LEN: usize = 8 + 4;
+/// One signature.
+pub const SIGNATURE_LEN: usize = 8;
+/// One digest.
+pub const DIGEST_LEN: usize = 32;
+/// Longest frame without its payload.
+pub const FRAME_LEN_MAX: usize = HEADER_LEN + 8 + SIGNATURES_MAX * SIGNATURE_LEN + TAG_LEN;
+
+/// A control message with its length. Welcome names up to [`WORKERS_MAX`] cores; everything else is shorter.
+pub const MESSAGE_LEN_MAX: u32 = 16 << 10;
+/// Bytes of a path that goes over the wire (Linux' PATH_MAX).
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Bytes of one name in a directory (Linux' NAME_MAX).
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a text that explains a failure; longer ones are cut by their sender.
+pub const TEXT_BYTES_MAX: usize = 1024;
+
+// --- buffers of one worker, all taken at start: 24 MiB. A worker may use 32 in all. ---
+
+/// Buffer for small frames, one for each direction of a connection.
+pub const FRAME_BUFFER_BYTES: usize = 8 << 10;
+/// Small frames of 256 connections on one worker.
+pub const FRAME_BUFFERS: usize = 512;
+/// An extent read through the page cache: eight of them fit a core's L2 cache (3.5 GB/s a core with 64 KiB, 2.7 with 1 MiB).
+pub const SMALL_BUFFER_BYTES: usize = 64 << 10;
+/// See [`SMALL_BUFFER_BYTES`].
+pub const SMALL_BUFFERS: usize = 64;
+/// An extent read past the page cache, or one block larger than [`SMALL_BUFFER_BYTES`].
+pub const LARGE_BUFFER_BYTES: usize = 1 << 20;
+/// See [`LARGE_BUFFER_BYTES`].
+pub const LARGE_BUFFERS: usize = 8;
+/// Payloads being received, hashed and written.
+pub const PAYLOAD_BUFFERS: usize = 8;
+/// What a session sets aside on each worker it uses: one payload ...
+pub const SESSION_PAYLOADS_MIN: usize = 1;
+/// ... and two extents. Everything beyond comes from the shared rest, of which it never holds more than half.
+pub const SESSION_EXTENTS_MIN: usize = 2;
+
+/// Bytes hashed before a worker looks at its completions again, so that the disk never runs dry.
+pub const HASH_QUANTUM_BYTES: u32 = 512 << 10;
+
+// --- operations of one worker ---
+
+/// Submission queue of a worker's ring. Full means: submit, then go on.
+pub const SUBMISSIONS: u32 = 256;
+/// Operations in flight at most: reads, writes (a payload or a held extent may be written in pieces), 2 a receive and
+/// 2 a send for each small-frame pair, the wake-up and cancels.
+pub const OPERATIONS_MAX: usize = SMALL_BUFFERS
+    + LARGE_BUFFERS
+    + (PAYLOAD_BUFFERS + LARGE_BUFFERS + SMALL_BUFFERS) * PIECES_MAX
+    + 2 * FRAME_BUFFERS
+    + 2;
+/// Completion queue: one slot for each operation in flight, so that nothing is ever lost by overflow.
+pub const COMPLETIONS: u32 = 8192;
+/// Sessions of one worker; each sets aside at least one payload.
+pub const SESSIONS_MAX: usize = PAYLOAD_BUFFERS;
+
+// --- time ---
+
+/// From accept to Hello or Join complete.
+pub const HELLO_MS: u64 = 10_000;
+/// From connect to Welcome: the server may wait [`LOCK_MS`] for the target's lock before it answers.
+pub const WELCOME_MS: u64 = 30_000;
+/// To reach the server at all.
+pub const CONNECT_MS: u64 = 15_000;
+/// A session starts with the connections that joined within this time.
+pub const JOIN_MS: u64 = 10_000;
+/// Trying to lock a target before it is called busy: a killed process' last writes may still hold it.
+pub const LOCK_MS: u64 = 5_000;
+/// Between two heartbeats, and between two looks at what goes on.
+pub const HEARTBEAT_MS: u64 = 500;
+/// Nothing moved, neither here nor there: the session is over.
+pub const NO_PROGRESS_MS: u64 = 60_000;
+/// Who loses a data connection waits this long for control's word before it blames the network.
+pub const BLAME_MS: u64 = 5_000;
+/// What a server that is asked to stop gives to running sessions.
+pub const GRACE_MS: u64 = 2_000;
+/// Keepalive of the control connection: idle, between probes, number of probes; and the time unacknowledged data may wait.
+pub const KEEPALIVE_IDLE_S: u32 = 15;
+/// See [`KEEPALIVE_IDLE_S`].
+pub const KEEPALIVE_INTERVAL_S: u32 = 5;
+/// See [`KEEPALIVE_IDLE_S`].
+pub const KEEPALIVE_PROBES: u32 = 3;
+/// See [`KEEPALIVE_IDLE_S`]. Not for data connections: there it kills a socket whose window is closed on purpose.
+pub const TCP_USER_TIMEOUT_MS: u32 = 30_000;
+/// A session that has received part of a payload and nothing more for this long gets no buffer beyond its minimum.
+pub const DRIBBLE_MS: u64 = 10_000;
+
+/// Outcomes of one session on their way to control. A worker that finds the queue full holds them and takes no new stripe.
+pub const OUTCOMES_MAX: usize = 1024;
+/// Jobs on their way to one worker.
+pub const JOBS_MAX: usize = 1024;
+
+const _: () = assert!(BLOCK_BYTES_MIN.is_power_of_two());
+const _: () = assert!(BLOCK_BYTES_MAX.is_power_of_two());
+const _: () = assert!(BLOCK_BYTES_MAX <= PAYLOAD_BYTES_MAX, "a block must fit one payload");
+const _: () = assert!(BLOCK_BYTES_MAX as u64 <= STRIPE_BYTES_MIN, "a stripe holds at least one block");
+const _: () = assert!(BLOCK_BYTES_MAX as usize <= LARGE_BUFFER_BYTES, "an extent holds at least one block");
+const _: () = assert!(HEADER_LEN + PIECES_MAX * PIECE_LEN <= FRAME_LEN_MAX, "a data frame's table must fit");
+const _: () = assert!(HEADER_LEN + RUNS_MAX * RUN_LEN + TAG_LEN <= FRAME_LEN_MAX, "a frame of runs must fit");
+const _: () = assert!(FRAME_LEN_MAX <= FRAME_BUFFER_BYTES, "the longest frame must fit the buffer it is received into");
+const _: () = assert!(OPERATIONS_MAX <= COMPLETIONS as usize, "a completion must never be lost by overflow");
+const _: () = assert!(
+    (SIGNATURE_BATCH_BYTES / BLOCK_BYTES_MIN) as usize <= SIGNATURES_MAX,
+    "a batch of signatures must fit one frame"
+);
+const _: () = assert!(SESSIONS_MAX * SESSION_EXTENTS_MIN <= SMALL_BUFFERS, "every session has its minimum");
+const _: () = assert!(
+    FRAME_BUFFERS * FRAME_BUFFER_BYTES
+        + SMALL_BUFFERS * SMALL_BUFFER_BYTES
+        + LARGE_BUFFERS * LARGE_BUFFER_BYTES
+        + PAYLOAD_BUFFERS * PAYLOAD_BYTES_MAX as usize
+        <= 24 << 20,
+    "the buffers of one worker"
+);
+const _: () = assert!(LOCK_MS < WELCOME_MS, "waiting for a lock must not look like silence");
