@@ -4,7 +4,11 @@
 //! *moved* in and comes back with its completion, buffers above all; what is refused comes back at once. Operations
 //! complete in any order, late, or with fewer bytes than asked for; whoever pushed them copes.
 
-use crate::limits::{FRAME_BUFFER_BYTES, LARGE_BUFFER_BYTES, PAYLOAD_BYTES_MAX, SMALL_BUFFER_BYTES};
+use crate::limits::{
+    FRAME_BUFFER_BYTES, FRAME_BUFFERS, LARGE_BUFFER_BYTES, LARGE_BUFFERS, PAYLOAD_BUFFERS, PAYLOAD_BYTES_MAX,
+    SMALL_BUFFER_BYTES, SMALL_BUFFERS,
+};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -17,9 +21,18 @@ pub struct FileId(pub u32);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct SocketId(pub u32);
 
-/// Whose operation it is. Comes back with the completion; means nothing here.
+/// Whose operation it is and what about. Comes back with the completion; means nothing here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Tag(pub u64);
+pub struct Tag {
+    /// Whose.
+    pub owner: u64,
+    /// What about.
+    pub about: u64,
+}
+
+/// On whose account a buffer is leased.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Account(pub u8);
 
 /// The kernel's error number.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -59,6 +72,16 @@ pub enum Pool {
 }
 
 impl Pool {
+    /// Number of buffers of this pool.
+    pub fn buffers(self) -> usize {
+        match self {
+            Pool::Frame => FRAME_BUFFERS,
+            Pool::Small => SMALL_BUFFERS,
+            Pool::Large => LARGE_BUFFERS,
+            Pool::Payload => PAYLOAD_BUFFERS,
+        }
+    }
+
     /// Length of every buffer of this pool, a multiple of 4096; buffers begin at a multiple of 4096.
     pub fn buffer_bytes(self) -> usize {
         match self {
@@ -77,6 +100,18 @@ pub enum Access {
     Read,
     /// Read and written: a target.
     Update,
+}
+
+/// Whether a file is to be read and written past the page cache.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum DirectPolicy {
+    /// Where most of the file is not cached.
+    #[default]
+    Auto,
+    /// Wherever the file system can.
+    Always,
+    /// Nowhere.
+    Never,
 }
 
 /// How a file is read and written. One mode a file, on all workers, decided when it is opened.
@@ -156,7 +191,11 @@ pub trait Completions {
     type Socket: Send + fmt::Debug;
 
     /// A free buffer of the pool, with whatever its last holder left in it. `None` means wait.
-    fn lease(&mut self, pool: Pool) -> Option<Self::Buffer>;
+    fn lease(&mut self, pool: Pool, account: Account) -> Option<Self::Buffer>;
+    /// Buffers of the pool that nobody holds.
+    fn free(&self, pool: Pool) -> usize;
+    /// Buffers of the pool that are held on this account, shared and in flight ones included.
+    fn leased(&self, pool: Pool, account: Account) -> usize;
     /// Gives up the right to write.
     fn share(buffer: Self::Buffer) -> Self::Shared;
 

@@ -5,8 +5,13 @@
 pub mod completion;
 pub mod control;
 pub mod counters;
+pub mod delta;
 pub mod digest;
+pub mod entry;
 pub mod extent;
 pub mod failure;
 pub mod limits;
 pub mod method;
+pub mod session;
+pub mod wire;
+pub mod worker;

@@ -3,6 +3,7 @@
 //! `client` asks, `server` serves; both run the same session machine from `session`. Only here and on the command line
 //! are there clients and servers: everything below knows sources and targets.
 
+use crate::completion::DirectPolicy;
 use crate::digest::Digest;
 use crate::extent::BlockSize;
 use crate::failure::Failure;
@@ -27,18 +28,6 @@ pub struct Remote {
     pub port: u16,
     /// The path from the server's root, any bytes but NUL, nothing decoded; with or without a leading `/`.
     pub path: Vec<u8>,
-}
-
-/// `--direct`: whether files are read and written past the page cache.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum DirectPolicy {
-    /// Where most of the file is not cached.
-    #[default]
-    Auto,
-    /// Wherever the file system can.
-    Always,
-    /// Nowhere.
-    Never,
 }
 
 /// How many workers this process has, and where.

@@ -1,0 +1,419 @@
+//! The source's end of one data connection: reads what is wanted, holds it until the signatures are there, drops what is
+//! equal and sends what differs.
+//!
+//! Stripes are taken strictly in the order of their Wants; all of one (data, holes, digest) goes before anything of the
+//! next. Blocks are settled in ascending order: an extent is held from its read to the moment when all its blocks are
+//! known to be equal or are handed to the socket. Reading goes ahead only as far as there are buffers, earliest first, so
+//! what is held is always what will be asked about next.
+
+use super::{Extents, Finished, ProtocolError, Room, Table, Terms, at};
+use crate::delta::differing;
+use crate::digest::{Digest, Signature, fold_stripe};
+use crate::extent::{Run, StripeIndex};
+use crate::limits::{HASH_QUANTUM_BYTES, PAYLOAD_BYTES_MAX, PIECES_MAX, RUNS_MAX, STRIPES_OPEN_MAX};
+use crate::wire::Frame;
+use std::collections::VecDeque;
+
+/// What a source is told.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A frame came.
+    Frame(Frame<'a>),
+    /// The source's bytes `from..until` are a hole; an answer to [`Action::Map`].
+    Hole { from: u64, until: u64 },
+    /// All holes of the stripe were told.
+    Mapped(StripeIndex),
+    /// An extent was read, or its zeros taken, and hashed.
+    Hashed { run: Run, digests: &'a [Digest], signatures: &'a [Signature] },
+}
+
+/// What a source asks for.
+#[derive(Debug, PartialEq)]
+pub enum Action<'a> {
+    /// Find the holes of these blocks.
+    Map(StripeIndex, Run),
+    /// Read an extent, hash it, and hold its bytes until [`Action::Release`].
+    Read(Run),
+    /// Hash these blocks as zeros; there is nothing to hold.
+    HashHole(Run),
+    /// Send a frame; the bytes of a data frame's pieces are in held extents, each piece in one.
+    Send(Frame<'a>),
+    /// The held extent is not needed for any further frame.
+    Release(Run),
+    /// All of a stripe was handed over.
+    Finish(Finished),
+}
+
+#[derive(Debug)]
+struct Wanted {
+    stripe: StripeIndex,
+    run: Run,
+    basis_blocks: u32,
+    mapping: Mapping,
+    /// Blocks asked to be read, or taken as holes.
+    read: u32,
+    /// Blocks whose signatures came.
+    signed: u32,
+    /// Blocks known to be equal or handed over.
+    settled: u32,
+    table: Table,
+    theirs: Box<[Signature]>,
+    holes: Box<[bool]>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Mapping {
+    Unasked,
+    Asked,
+    Done,
+}
+
+/// The source's end of one data connection.
+#[derive(Debug)]
+pub struct Source {
+    terms: Terms,
+    /// The file may have holes.
+    sparse: bool,
+    wanted: VecDeque<Wanted>,
+    spare: Vec<(Table, Box<[Signature]>, Box<[bool]>)>,
+    /// Extents that are being read or held, in order, over all wanted stripes.
+    held: Extents,
+    finished: Option<Finished>,
+    /// Runs of the frame that was handed out last.
+    runs: Vec<Run>,
+}
+
+/// What a frame under construction says of its runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Says {
+    Data,
+    Holes,
+    Differs,
+}
+
+impl Source {
+    /// Takes all the memory it will ever use. `sparse`: the file may have holes.
+    pub fn new(terms: Terms, sparse: bool) -> Self {
+        let blocks = terms.layout.stripe_blocks() as usize;
+        let spare =
+            || (Table::new(&terms.layout), vec![Signature::default(); blocks].into(), vec![false; blocks].into());
+        Self {
+            terms,
+            sparse,
+            wanted: VecDeque::with_capacity(STRIPES_OPEN_MAX),
+            spare: (0..STRIPES_OPEN_MAX).map(|_| spare()).collect(),
+            held: Extents::default(),
+            finished: None,
+            runs: Vec::with_capacity(RUNS_MAX.max(PIECES_MAX)),
+        }
+    }
+
+    /// Nothing is asked of it.
+    pub fn idle(&self) -> bool {
+        self.wanted.is_empty() && self.finished.is_none()
+    }
+
+    /// Digests of blocks that are held.
+    pub fn digests(&self, run: Run) -> &[Digest] {
+        let wanted = self.wanted.iter().find(|wanted| wanted.holds(run)).expect("asked only about what is held");
+        let from = at(wanted.run, run.first) as usize;
+        &wanted.table.digests[from..from + run.count as usize]
+    }
+
+    /// Takes note of what happened.
+    ///
+    /// # Errors
+    /// Only for a frame: the peer's lie.
+    pub fn handle(&mut self, event: Event<'_>) -> Result<(), ProtocolError> {
+        match event {
+            Event::Frame(Frame::Want { stripe, basis_blocks }) => return self.want(stripe, basis_blocks),
+            Event::Frame(Frame::Signatures { first, values }) => return self.signatures(first, values),
+            Event::Frame(_) => return Err(ProtocolError::NotExpected("a frame of this kind")),
+            Event::Hole { from, until } => self.hole(from, until),
+            Event::Mapped(stripe) => {
+                let wanted = self.wanted.iter_mut().find(|w| w.stripe == stripe && w.mapping == Mapping::Asked);
+                wanted.expect("only what was asked for is mapped").mapping = Mapping::Done;
+            }
+            Event::Hashed { run, digests, signatures } => {
+                self.held.hashed(run);
+                let wanted = self.wanted.iter_mut().find(|w| w.holds(run)).expect("wanted until all is settled");
+                wanted.table.keep(at(wanted.run, run.first), digests, signatures);
+            }
+        }
+        Ok(())
+    }
+
+    /// What to do next; `None` until something happens or there is more room.
+    pub fn poll(&mut self, room: Room) -> Option<Action<'_>> {
+        if let Some(finished) = self.finished.take() {
+            return Some(Action::Finish(finished));
+        }
+        if let Some(run) = self.settled_extent() {
+            return Some(Action::Release(run));
+        }
+        if let Some(wanted) = self.wanted.iter_mut().find(|wanted| wanted.mapping == Mapping::Unasked) {
+            wanted.mapping = Mapping::Asked;
+            return Some(Action::Map(wanted.stripe, wanted.run));
+        }
+        if let Some(action) = self.next_extent(room.read_blocks) {
+            return Some(action);
+        }
+        if !room.send {
+            return None;
+        }
+        self.runs.clear();
+        match self.settle() {
+            Settled::Frame(says, payload_bytes) => Some(Action::Send(match says {
+                Says::Data => Frame::Data { pieces: &self.runs, payload_bytes },
+                Says::Holes => Frame::Holes { runs: &self.runs },
+                Says::Differs => Frame::Differs { runs: &self.runs },
+            })),
+            Settled::All => Some(Action::Send(self.done())),
+            // What is equal was settled without a word.
+            Settled::Nothing => self.settled_extent().map(Action::Release),
+        }
+    }
+
+    fn want(&mut self, stripe: StripeIndex, basis_blocks: u32) -> Result<(), ProtocolError> {
+        let run = self.terms.layout.stripe(stripe).ok_or(ProtocolError::OutsideFile)?;
+        if basis_blocks > run.count {
+            return Err(ProtocolError::OutsideFile);
+        }
+        if self.wanted.iter().any(|wanted| wanted.stripe == stripe) {
+            return Err(ProtocolError::OutOfOrder);
+        }
+        let (table, theirs, mut holes) = self.spare.pop().ok_or(ProtocolError::TooManyOpen)?;
+        holes.fill(false);
+        let mapping = if self.sparse { Mapping::Unasked } else { Mapping::Done };
+        self.wanted.push_back(Wanted {
+            stripe,
+            run,
+            basis_blocks,
+            mapping,
+            read: 0,
+            signed: 0,
+            settled: 0,
+            table,
+            theirs,
+            holes,
+        });
+        Ok(())
+    }
+
+    fn signatures(&mut self, first: u64, values: &[Signature]) -> Result<(), ProtocolError> {
+        let wanted = self.wanted.iter_mut().find(|wanted| wanted.signed < wanted.basis_blocks);
+        let wanted = wanted.ok_or(ProtocolError::NotExpected("a signature"))?;
+        if first != wanted.run.first + u64::from(wanted.signed) {
+            return Err(ProtocolError::OutOfOrder);
+        }
+        let from = wanted.signed as usize;
+        let until = from + values.len();
+        if until > wanted.basis_blocks as usize {
+            return Err(ProtocolError::OutsideFile);
+        }
+        wanted.theirs[from..until].copy_from_slice(values);
+        wanted.signed = u32::try_from(until).expect("at most basis_blocks");
+        Ok(())
+    }
+
+    /// Marks the blocks of which every byte lies in the hole.
+    fn hole(&mut self, from: u64, until: u64) {
+        let block_bytes = u64::from(self.terms.layout.block().bytes());
+        let first = from.div_ceil(block_bytes);
+        let end =
+            if until >= self.terms.layout.file_bytes() { self.terms.layout.blocks() } else { until / block_bytes };
+        for wanted in self.wanted.iter_mut().filter(|wanted| wanted.mapping == Mapping::Asked) {
+            let (first, end) = (first.max(wanted.run.first), end.min(wanted.run.end()));
+            if first < end {
+                wanted.holes[at(wanted.run, first) as usize..at(wanted.run, end) as usize].fill(true);
+            }
+        }
+    }
+
+    /// A held extent all of whose blocks are settled. Holes hold nothing and just go.
+    fn settled_extent(&mut self) -> Option<Run> {
+        loop {
+            let extent = self.held.0.front()?;
+            // A stripe goes only when nothing of it is held, so what is held first is of the first stripe.
+            let wanted = self.wanted.front()?;
+            assert!(wanted.holds(extent.run));
+            if at(wanted.run, extent.run.first) + extent.run.count > wanted.settled {
+                return None;
+            }
+            let extent = self.held.0.pop_front()?;
+            if !extent.hole {
+                return Some(extent.run);
+            }
+        }
+    }
+
+    fn next_extent(&mut self, read_blocks: u32) -> Option<Action<'static>> {
+        let dry_run = self.terms.dry_run;
+        let quantum = (HASH_QUANTUM_BYTES / self.terms.layout.block().bytes()).max(1);
+        let wanted = self.wanted.iter_mut().find(|wanted| wanted.read < wanted.end(dry_run))?;
+        if wanted.mapping != Mapping::Done {
+            return None;
+        }
+        let hole = wanted.holes[wanted.read as usize];
+        if !hole && read_blocks == 0 {
+            return None;
+        }
+        let size = if hole { quantum } else { read_blocks };
+        // Extents end at multiples of their size, so that direct reads are aligned to more than a block.
+        let most = (size - wanted.read % size).min(wanted.end(dry_run) - wanted.read);
+        let alike = wanted.holes[wanted.read as usize..].iter().take(most as usize).take_while(|h| **h == hole).count();
+        let count = u32::try_from(alike).expect("at most `most`");
+        let run = Run { first: wanted.run.first + u64::from(wanted.read), count };
+        wanted.read += count;
+        self.held.push(run, hole);
+        Some(if hole { Action::HashHole(run) } else { Action::Read(run) })
+    }
+
+    /// Ends the first stripe, all of which is settled and released.
+    fn done(&mut self) -> Frame<'static> {
+        let wanted = self.wanted.pop_front().expect("just settled");
+        let stripe = wanted.stripe;
+        let digest = if self.terms.dry_run {
+            Digest::default()
+        } else {
+            fold_stripe(&self.terms.layout, stripe, &wanted.table.digests[..wanted.run.count as usize])
+        };
+        self.finished =
+            Some(Finished { stripe, digest, matched_bytes: 0, changed_bytes: 0, hole_bytes: 0, changed_blocks: 0 });
+        self.spare.push((wanted.table, wanted.theirs, wanted.holes));
+        Frame::Done { stripe, digest }
+    }
+
+    /// Settles blocks of the first stripe, until a frame is full or nothing more is known.
+    fn settle(&mut self) -> Settled {
+        let Some(wanted) = self.wanted.front_mut() else { return Settled::Nothing };
+        let mut frame = FrameRuns::new(&self.terms, &mut self.runs);
+        let stripe = wanted.run;
+        let held = self
+            .held
+            .0
+            .iter()
+            .take_while(|extent| extent.run.first >= stripe.first && extent.run.end() <= stripe.end());
+        let mut released = true;
+        for extent in held {
+            released = false;
+            let end = at(stripe, extent.run.first) + extent.run.count;
+            let known = wanted.known(end);
+            if !extent.hashed || !wanted.settle(known, extent.hole, &mut frame) || wanted.settled < end {
+                return frame.settled();
+            }
+        }
+        if self.terms.dry_run && wanted.settled >= wanted.basis_blocks && wanted.mapping == Mapping::Done {
+            // What the basis does not have needs no reading to know that it would move.
+            while wanted.settled < stripe.count {
+                let from = wanted.settled as usize;
+                let hole = wanted.holes[from];
+                let alike = wanted.holes[from..stripe.count as usize].iter().take_while(|h| **h == hole).count();
+                let until = wanted.settled + u32::try_from(alike).expect("at most a stripe");
+                if !wanted.settle(until, hole, &mut frame) {
+                    return frame.settled();
+                }
+            }
+        }
+        let all = wanted.settled == stripe.count && released;
+        match frame.settled() {
+            Settled::Nothing if all => Settled::All,
+            settled => settled,
+        }
+    }
+}
+
+/// What became of an attempt to settle blocks.
+#[derive(Clone, Copy, Debug)]
+enum Settled {
+    /// A frame is to be sent, of so many bytes of payload.
+    Frame(Says, u32),
+    /// The stripe has been settled and all its extents released.
+    All,
+    /// No frame; equal blocks may have been settled.
+    Nothing,
+}
+
+impl Wanted {
+    fn holds(&self, run: Run) -> bool {
+        run.first >= self.run.first && run.end() <= self.run.end()
+    }
+
+    /// Blocks that have to be read.
+    fn end(&self, dry_run: bool) -> u32 {
+        if dry_run { self.basis_blocks } else { self.run.count }
+    }
+
+    /// How far before `until` it is known whether blocks differ.
+    fn known(&self, until: u32) -> u32 {
+        if self.signed < self.basis_blocks { until.min(self.signed) } else { until }
+    }
+
+    /// Settles blocks up to `until`, all of which are known, hashed where they have to be, and alike. `false`: the frame
+    /// takes no more.
+    fn settle(&mut self, until: u32, hole: bool, frame: &mut FrameRuns<'_>) -> bool {
+        let compared = until.min(self.basis_blocks);
+        if self.settled < compared {
+            let (from, to) = (self.settled as usize, compared as usize);
+            let first = self.run.first + u64::from(self.settled);
+            for run in differing(first, &self.theirs[from..to], &self.table.ours[from..to]) {
+                let taken = frame.take(run, hole);
+                self.settled = at(self.run, run.first) + taken;
+                if taken < run.count {
+                    return false;
+                }
+            }
+            self.settled = compared;
+        }
+        if self.settled < until {
+            let run = Run { first: self.run.first + u64::from(self.settled), count: until - self.settled };
+            let taken = frame.take(run, hole);
+            self.settled += taken;
+            return taken == run.count;
+        }
+        true
+    }
+}
+
+/// The runs of a frame under construction.
+struct FrameRuns<'a> {
+    terms: &'a Terms,
+    runs: &'a mut Vec<Run>,
+    says: Option<Says>,
+    payload_bytes: u32,
+}
+
+impl<'a> FrameRuns<'a> {
+    fn new(terms: &'a Terms, runs: &'a mut Vec<Run>) -> Self {
+        Self { terms, runs, says: None, payload_bytes: 0 }
+    }
+
+    /// Takes as many of the run's first blocks as the frame has room for.
+    fn take(&mut self, run: Run, hole: bool) -> u32 {
+        let says = match (hole, self.terms.dry_run) {
+            (true, _) => Says::Holes,
+            (false, true) => Says::Differs,
+            (false, false) => Says::Data,
+        };
+        let most = if says == Says::Data { PIECES_MAX } else { RUNS_MAX };
+        if self.says.is_some_and(|said| said != says) || self.runs.len() == most {
+            return 0;
+        }
+        let mut run = run;
+        if says == Says::Data {
+            run.count = run.count.min((PAYLOAD_BYTES_MAX - self.payload_bytes) / self.terms.layout.block().bytes());
+            if run.count == 0 {
+                return 0;
+            }
+            let bytes = self.terms.layout.run_bytes(run);
+            self.payload_bytes += u32::try_from(bytes).expect("at most a payload");
+        }
+        self.says = Some(says);
+        self.runs.push(run);
+        run.count
+    }
+
+    fn settled(self) -> Settled {
+        self.says.map_or(Settled::Nothing, |says| Settled::Frame(says, self.payload_bytes))
+    }
+}

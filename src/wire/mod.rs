@@ -1,0 +1,20 @@
+//! Bytes and what they mean: frames on data connections, messages on the control connection. `proto-spec.md` is the text
+//! to this code; it changes first.
+//!
+//! No I/O, no state, no memory that a peer chose. Whether something may come *now* is for `session` to say. A new frame:
+//! a kind in `frame`, its bounds in `limits`, its bytes in the specification, an example in both.
+
+mod codec;
+mod frame;
+mod message;
+mod preamble;
+
+pub use codec::DecodeError;
+pub use frame::{Frame, Header, Scratch, decode, encode, header};
+pub use message::{
+    Beat, Begin, Committed, FailureMessage, Hello, Message, Options, Proof, Welcome, frame_message, parse_message,
+};
+pub use preamble::{
+    JOIN_LEN, JOINED_LEN, Join, PREAMBLE_LEN, Preamble, Purpose, SessionId, VERSION, decode_join, decode_preamble,
+    encode_join, encode_joined, encode_preamble,
+};

@@ -1,0 +1,756 @@
+//! THE HUB: one data connection. Turns the machines' actions into operations and completions into the machines' events.
+//!
+//! It holds the bytes that the machines only speak of: extents being hashed, extents the source holds, payloads being
+//! written. Frames go over the line, or, where both ends are here, from one machine straight to the other: then the target
+//! writes from the very buffer the source read, and nothing is hashed twice. A panic inside a machine is caught and costs
+//! the session; the hub itself does not panic on anything that comes from outside.
+
+use super::inbox::Outcome;
+use super::line::{Line, What, tag};
+use super::share::Shares;
+use super::{Guest, OpenFile, WorkerError};
+use crate::completion::{Completion, Completions, Errno, Mode, Operation, Part, Pool};
+use crate::counters::Counter;
+use crate::digest::{Digest, Signature, hash_blocks, hash_hole, sign_blocks, sign_hole};
+use crate::extent::Run;
+use crate::session::readback::{Action as ReadBackAction, ReadBack};
+use crate::session::source::{Action as SourceAction, Event as SourceEvent, Source};
+use crate::session::target::{Action as TargetAction, Event as TargetEvent, Target};
+use crate::session::{ProtocolError, Room, Terms};
+use crate::wire::{Frame, Scratch, decode};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What a connection needs of its worker while it is looked at.
+#[derive(Debug)]
+pub(super) struct Context<'a, C: Completions> {
+    pub(super) backend: &'a mut C,
+    pub(super) shares: &'a Shares,
+    pub(super) bench: &'a mut Bench,
+    /// Bytes that may still be hashed before the completions are looked at again.
+    pub(super) quantum_bytes: &'a mut u32,
+}
+
+/// Where a worker hashes and decodes; used by one connection at a time.
+#[derive(Debug, Default)]
+pub(super) struct Bench {
+    digests: Vec<Digest>,
+    signatures: Vec<Signature>,
+    scratch: Scratch,
+    pieces: Vec<Run>,
+}
+
+/// Operations of one connection on their way.
+#[derive(Debug)]
+struct Flight {
+    slot: usize,
+    index: usize,
+    operations: usize,
+}
+
+impl Flight {
+    fn push<C: Completions>(
+        &mut self,
+        backend: &mut C,
+        what: What,
+        about: u64,
+        operation: Operation<C::Buffer, C::Shared>,
+    ) {
+        self.operations += 1;
+        backend.push(tag(self.slot, self.index, what, about), operation);
+    }
+}
+
+/// Something to be hashed.
+#[derive(Debug)]
+enum Work<B> {
+    /// An extent of the source; it is held afterwards.
+    Source(Run, B),
+    /// Zeros of the source.
+    SourceHole(Run),
+    /// An extent of the basis, or of what is read back.
+    Basis(Run, B),
+    /// A payload, piece by piece: pieces, index of the next one, where it begins in the buffer.
+    Payload { pieces: Vec<Run>, next: usize, from: u32, buffer: B },
+    /// Blocks to be made a hole.
+    TargetHole(Run),
+}
+
+/// Something to be written.
+#[derive(Debug)]
+enum Write<S> {
+    Bytes(Run, Part<S>),
+    Hole(Run),
+}
+
+/// One data connection, or one lane of a copy that has both ends here.
+#[derive(Debug)]
+pub(super) struct Connection<C: Completions> {
+    /// Its number in the session.
+    pub(super) number: u32,
+    flight: Flight,
+    line: Option<Line<C>>,
+    source: Option<Guarded<Source>>,
+    target: Option<Guarded<Target>>,
+    readback: Option<Guarded<ReadBack>>,
+    /// Extents that the source holds.
+    held: Vec<(Run, C::Shared)>,
+    work: VecDeque<Work<C::Buffer>>,
+    writes: VecDeque<Write<C::Shared>>,
+    /// Reads that are in flight or not hashed yet.
+    reading: usize,
+    /// Lists of pieces, used again for payload after payload.
+    spare: Vec<Vec<Run>>,
+    /// It waits for a buffer.
+    pub(super) starved: bool,
+    /// It is on its worker's list of connections to look at.
+    pub(super) listed: bool,
+    draining: bool,
+    lost: Option<Option<Errno>>,
+}
+
+/// The machines of a connection: those whose ends this process has.
+#[derive(Debug, Default)]
+pub(super) struct Machines {
+    pub(super) source: Option<Source>,
+    pub(super) target: Option<Target>,
+    pub(super) readback: Option<ReadBack>,
+}
+
+impl<C: Completions> Connection<C> {
+    /// Connection `index` of the guest in `slot`; without a line where both ends are here.
+    pub(super) fn new(slot: usize, index: usize, number: u32, line: Option<Line<C>>, machines: Machines) -> Self {
+        Self {
+            number,
+            flight: Flight { slot, index, operations: 0 },
+            line,
+            source: machines.source.map(Guarded),
+            target: machines.target.map(Guarded),
+            readback: machines.readback.map(Guarded),
+            held: Vec::new(),
+            work: VecDeque::new(),
+            writes: VecDeque::new(),
+            reading: 0,
+            spare: Vec::new(),
+            starved: false,
+            listed: false,
+            draining: false,
+            lost: None,
+        }
+    }
+
+    /// Nothing is left of it: no operation in flight, and it was stopped or lost.
+    pub(super) fn drained(&self) -> bool {
+        self.draining && self.flight.operations == 0
+    }
+
+    /// Work was left because the quantum was used up.
+    pub(super) fn has_work(&self) -> bool {
+        !self.draining && !self.work.is_empty()
+    }
+
+    /// Bytes that the peer's kernel took and gave so far.
+    pub(super) fn moved(&self, backend: &C) -> u64 {
+        self.line.as_ref().map_or(0, |line| backend.moved(line.socket))
+    }
+
+    /// Lets go of everything but what is in flight.
+    pub(super) fn stop(&mut self, backend: &mut C) {
+        if self.draining {
+            return;
+        }
+        self.draining = true;
+        if let Some(line) = &self.line {
+            backend.shut(line.socket);
+        }
+        self.work.clear();
+        self.writes.clear();
+        self.held.clear();
+    }
+
+    /// Drained for good: its stripes go back, its socket is closed.
+    pub(super) fn finish(&mut self, guest: &mut Guest<C>, backend: &mut C) {
+        assert!(self.drained());
+        if let Some(line) = self.line.take() {
+            backend.release(line.socket);
+        }
+        if let Some(target) = self.target.take() {
+            target.0.stripes().for_each(|stripe| guest.shared.cursor.give_back(stripe));
+        }
+        if let Some(error) = self.lost.take() {
+            guest.tell(Outcome::Lost { number: self.number, error });
+        }
+    }
+
+    /// The cursor may have stripes again.
+    pub(super) fn resume(&mut self) -> Result<(), WorkerError> {
+        let alive = self.line.as_ref().is_none_or(|line| !line.ended);
+        match &mut self.target {
+            Some(target) if alive && !self.draining => {
+                target.call(|target| target.handle(TargetEvent::Again))?.map_err(Into::into)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn lose(&mut self, error: Option<Errno>, backend: &mut C) {
+        if self.lost.is_none() {
+            self.lost = Some(error);
+        }
+        self.stop(backend);
+    }
+
+    // --- completions ---
+
+    /// An operation of this connection has ended.
+    ///
+    /// # Errors
+    /// What ends the session. A failed write does so even while draining: a file that failed once has failed.
+    pub(super) fn complete(
+        &mut self,
+        what: What,
+        about: u64,
+        done: Completion<C::Buffer, C::Shared>,
+        guest: &Guest<C>,
+        cx: &mut Context<'_, C>,
+    ) -> Result<(), WorkerError> {
+        self.flight.operations -= 1;
+        guest.shared.counters.add(Counter::Progress, 1);
+        match done.operation {
+            Operation::Read { file, offset, buffer, from, until } => {
+                let Some((mut buffer, until)) =
+                    self.read_more(what, about, done.result, (file, offset, buffer, from, until), cx)?
+                else {
+                    return Ok(());
+                };
+                // What is beyond the file's end may be written along, to fill a direct write's last unit.
+                let padded = (until as usize).next_multiple_of(4096).min(buffer.len());
+                buffer[until as usize..padded].fill(0);
+                let run = run_of(guest, about, until);
+                self.work.push_back(match what {
+                    What::ReadSource => Work::Source(run, buffer),
+                    _ => Work::Basis(run, buffer),
+                });
+            }
+            Operation::Write { file, offset, part } => {
+                let written = done.result.map_err(WorkerError::Target)?;
+                if written == 0 {
+                    return Err(WorkerError::Target(Errno(28))); // a write that writes nothing: treated as a full disk
+                }
+                if self.draining {
+                    return Ok(());
+                }
+                let all = part.until - part.from;
+                if written < all {
+                    let written = written - written % 4096;
+                    let part = Part { from: part.from + written, ..part };
+                    let operation = Operation::Write { file, offset: offset + u64::from(written), part };
+                    self.flight.push(cx.backend, What::Write, about, operation);
+                    return Ok(());
+                }
+                let end = offset + u64::from(all);
+                guest
+                    .shared
+                    .counters
+                    .add(Counter::WrittenBytes, end - about * u64::from(guest.terms.layout.block().bytes()));
+                let bytes =
+                    u32::try_from(end - about * u64::from(guest.terms.layout.block().bytes())).expect("a piece");
+                self.written(run_of(guest, about, bytes))?;
+            }
+            Operation::Receive { buffer, .. } => self.received(buffer, done.result, guest, cx)?,
+            Operation::Send { parts, skip, .. } => match done.result {
+                Ok(sent) => {
+                    guest.shared.counters.add(Counter::WireSentBytes, u64::from(sent));
+                    let line = self.line.as_mut().expect("it was sent on the line");
+                    if let Some(rest) = line.sent(parts, skip, sent)
+                        && !self.draining
+                    {
+                        self.flight.push(cx.backend, What::Send, 0, rest);
+                    }
+                }
+                Err(error) => self.lose(Some(error), cx.backend),
+            },
+        }
+        Ok(())
+    }
+
+    /// A read came back: the rest of it is asked for, or its buffer and length are returned when it is whole.
+    #[expect(clippy::type_complexity, reason = "the parts of a read operation, as they are")]
+    fn read_more(
+        &mut self,
+        what: What,
+        about: u64,
+        result: Result<u32, Errno>,
+        (file, offset, buffer, from, until): (crate::completion::FileId, u64, C::Buffer, u32, u32),
+        cx: &mut Context<'_, C>,
+    ) -> Result<Option<(C::Buffer, u32)>, WorkerError> {
+        if self.draining {
+            self.reading -= 1;
+            return Ok(None);
+        }
+        let source = what == What::ReadSource;
+        let read = result.map_err(if source { WorkerError::Source } else { WorkerError::Target })?;
+        if read == until - from {
+            return Ok(Some((buffer, until)));
+        }
+        if read == 0 {
+            return Err(if source { WorkerError::SourceShrank } else { WorkerError::TargetShrank });
+        }
+        // Aligned, as a direct read has to be; some bytes are read again.
+        let got = (from + read) & !4095;
+        let offset = offset + u64::from(got) - u64::from(from);
+        self.flight.push(cx.backend, what, about, Operation::Read { file, offset, buffer, from: got, until });
+        Ok(None)
+    }
+
+    fn received(
+        &mut self,
+        buffer: C::Buffer,
+        result: Result<u32, Errno>,
+        guest: &Guest<C>,
+        cx: &mut Context<'_, C>,
+    ) -> Result<(), WorkerError> {
+        let received = match result {
+            Ok(received) => received,
+            Err(error) => {
+                self.lose(Some(error), cx.backend);
+                return Ok(());
+            }
+        };
+        guest.shared.counters.add(Counter::WireReceivedBytes, u64::from(received));
+        let line = self.line.as_mut().expect("it was received on the line");
+        if line.received(buffer, received) {
+            self.payload_complete();
+        }
+        if received == 0 && !self.draining {
+            let line = self.line.as_ref().expect("see above");
+            let idle = self.source.as_ref().is_none_or(|source| source.0.idle())
+                && self.target.as_ref().is_none_or(|target| target.0.idle());
+            if line.mid_frame() || !idle {
+                self.lose(None, cx.backend);
+            }
+        }
+        Ok(())
+    }
+
+    fn payload_complete(&mut self) {
+        let line = self.line.as_mut().expect("payloads come over the line");
+        let (pieces, bytes, mut buffer) = line.take_payload();
+        let padded = (bytes as usize).next_multiple_of(4096).min(buffer.len());
+        buffer[bytes as usize..padded].fill(0);
+        self.work.push_back(Work::Payload { pieces, next: 0, from: 0, buffer });
+    }
+
+    fn written(&mut self, run: Run) -> Result<(), WorkerError> {
+        let target = self.target.as_mut().expect("only a target writes");
+        Ok(target.call(|target| target.handle(TargetEvent::Written(run)))??)
+    }
+
+    // --- looking at it ---
+
+    /// Does all that can be done now: hashes, lets the machines act, sends, receives, writes.
+    ///
+    /// # Errors
+    /// What ends the session.
+    pub(super) fn advance(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<(), WorkerError> {
+        if self.draining {
+            return Ok(());
+        }
+        self.starved = false;
+        loop {
+            let mut moved = self.hash(guest, cx)?;
+            moved |= self.take_frames(guest, cx)?;
+            moved |= self.run_target(guest, cx)?;
+            moved |= self.run_source(guest, cx)?;
+            moved |= self.run_readback(guest, cx)?;
+            if !moved || self.draining {
+                break;
+            }
+        }
+        self.write(guest, cx)?;
+        if let Some(line) = self.line.as_mut().filter(|_| !self.draining) {
+            if let Some(send) = line.flush() {
+                self.flight.push(cx.backend, What::Send, 0, send);
+            }
+            if let Some(receive) = line.receive() {
+                self.flight.push(cx.backend, What::Receive, 0, receive);
+            }
+        }
+        Ok(())
+    }
+
+    /// Hashes one thing, if there is one and the quantum is not used up.
+    fn hash(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
+        if *cx.quantum_bytes == 0 {
+            return Ok(false);
+        }
+        let Some(work) = self.work.pop_front() else { return Ok(false) };
+        match work {
+            Work::Source(run, buffer) => {
+                let bytes = hash_run(guest, run, Some(&buffer), cx);
+                self.reading -= 1;
+                self.held.push((run, C::share(buffer)));
+                self.source_hashed(run, cx.bench)?;
+                guest.shared.counters.add(Counter::ReadBytes, bytes);
+            }
+            Work::SourceHole(run) => {
+                hash_run::<C>(guest, run, None, cx);
+                self.source_hashed(run, cx.bench)?;
+            }
+            Work::Basis(run, buffer) => {
+                let bytes = hash_run(guest, run, Some(&buffer), cx);
+                drop(buffer);
+                self.reading -= 1;
+                let Bench { digests, signatures, .. } = &*cx.bench;
+                if let Some(target) = &mut self.target {
+                    target.call(|target| target.handle(TargetEvent::Hashed { run, digests, signatures }))??;
+                } else if let Some(readback) = &mut self.readback {
+                    readback.call(|readback| readback.hashed(run, digests))?;
+                }
+                guest.shared.counters.add(Counter::ReadBytes, bytes);
+            }
+            Work::TargetHole(run) => {
+                hash_run::<C>(guest, run, None, cx);
+                self.arrived(run, &cx.bench.digests)?;
+                self.writes.push_back(Write::Hole(run));
+            }
+            Work::Payload { pieces, next, from, buffer } => {
+                let run = pieces[next];
+                let until = from + bytes_of(guest, run);
+                hash_run(guest, run, Some(&buffer[from as usize..]), cx);
+                self.arrived(run, &cx.bench.digests)?;
+                if next + 1 < pieces.len() {
+                    self.work.push_front(Work::Payload { pieces, next: next + 1, from: until, buffer });
+                } else {
+                    self.payload_hashed(pieces, buffer, guest);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn source_hashed(&mut self, run: Run, bench: &Bench) -> Result<(), WorkerError> {
+        let Bench { digests, signatures, .. } = bench;
+        let source = self.source.as_mut().expect("its extents are the source's");
+        Ok(source.call(|source| source.handle(SourceEvent::Hashed { run, digests, signatures }))??)
+    }
+
+    fn arrived(&mut self, run: Run, digests: &[Digest]) -> Result<(), WorkerError> {
+        let target = self.target.as_mut().expect("blocks arrive at a target");
+        Ok(target.call(|target| target.handle(TargetEvent::Arrived { run, digests }))??)
+    }
+
+    /// All of a payload is hashed: its pieces are to be written, from where they are.
+    fn payload_hashed(&mut self, mut pieces: Vec<Run>, buffer: C::Buffer, guest: &Guest<C>) {
+        let data = C::share(buffer);
+        let mut from = 0;
+        for run in &pieces {
+            let until = from + bytes_of(guest, *run);
+            self.writes.push_back(Write::Bytes(*run, Part { data: data.clone(), from, until }));
+            from = until;
+        }
+        pieces.clear();
+        self.spare.push(pieces);
+    }
+
+    /// Gives the machines the frames that are there, and payloads their buffers.
+    fn take_frames(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
+        let Some(line) = &mut self.line else { return Ok(false) };
+        if line.wants_payload_buffer() {
+            let Some(buffer) = cx.shares.lease(cx.backend, Pool::Payload, guest.account) else {
+                self.starved = true;
+                return Ok(false);
+            };
+            if line.give_payload_buffer(buffer) {
+                self.payload_complete();
+            }
+            return Ok(true);
+        }
+        let Some((header, range)) = line.next().map_err(ProtocolError::from)? else { return Ok(false) };
+        let frame = decode(header, line.bytes(range), &mut cx.bench.scratch).map_err(ProtocolError::from)?;
+        match (&mut self.target, &mut self.source) {
+            (Some(target), _) => {
+                target.call(|target| target.handle(TargetEvent::Frame(frame)))??;
+                if let Frame::Data { pieces, payload_bytes } = frame {
+                    let mut list = self.spare.pop().unwrap_or_default();
+                    list.extend_from_slice(pieces);
+                    line.announce(list, payload_bytes);
+                }
+            }
+            (None, Some(source)) => source.call(|source| source.handle(SourceEvent::Frame(frame)))??,
+            (None, None) => return Err(ProtocolError::NotExpected("a frame").into()),
+        }
+        Ok(true)
+    }
+
+    /// Lets the target act once.
+    fn run_target(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
+        let Self { target: Some(target), source, line, flight, .. } = self else { return Ok(false) };
+        let mut buffer = lease_extent(guest.target.as_ref(), self.reading, guest, cx, &mut self.starved);
+        let send = line.as_mut().is_none_or(|line| makes_room(line, guest, cx, &mut self.starved));
+        let room = Room { read_blocks: if buffer.is_some() { guest.extent_blocks } else { 0 }, send };
+        let Some(action) = target.call(|target| target.poll(room))? else { return Ok(false) };
+        match action {
+            TargetAction::TakeStripe => {
+                if !guest.outbox.is_empty() {
+                    return Ok(false); // control is behind: first things first
+                }
+                let stripe = guest.shared.cursor.take();
+                target.call(|target| target.handle(TargetEvent::Stripe(stripe)))??;
+            }
+            TargetAction::Read(run) => {
+                let buffer = buffer.take().expect("there was room");
+                self.reading += 1;
+                let file = guest.target.as_ref().expect("only a file can be read").id;
+                let read = Operation::Read {
+                    file,
+                    offset: offset_of(guest, run),
+                    buffer,
+                    from: 0,
+                    until: bytes_of(guest, run),
+                };
+                flight.push(cx.backend, What::ReadBasis, run.first, read);
+            }
+            TargetAction::Send(frame) => match (line, source) {
+                (Some(line), _) => line.frame(&frame),
+                (None, Some(source)) => source.call(|source| source.handle(SourceEvent::Frame(frame)))??,
+                (None, None) => unreachable!("a target has a line or a source beside it"),
+            },
+            TargetAction::Punch(run) => self.work.push_back(Work::TargetHole(run)),
+            TargetAction::Finish(finished) => {
+                let counters = &guest.shared.counters;
+                counters.add(Counter::MatchedBytes, finished.matched_bytes);
+                counters.add(Counter::ChangedBytes, finished.changed_bytes);
+                counters.add(Counter::HoleBytes, finished.hole_bytes);
+                counters.add(Counter::ChangedBlocks, finished.changed_blocks);
+                guest.tell(Outcome::Stripe(finished));
+            }
+            TargetAction::Again(_) => guest.shared.counters.add(Counter::AgainStripes, 1),
+            TargetAction::Unequal(stripe) => return Err(WorkerError::Unequal(stripe)),
+        }
+        Ok(true)
+    }
+
+    /// Lets the source act once.
+    fn run_source(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
+        let Self { source: Some(source), target, line, flight, .. } = self else { return Ok(false) };
+        let mut buffer = lease_extent(guest.source.as_ref(), self.reading, guest, cx, &mut self.starved);
+        let send = line.as_mut().is_none_or(|line| makes_room(line, guest, cx, &mut self.starved));
+        let room = Room { read_blocks: if buffer.is_some() { guest.extent_blocks } else { 0 }, send };
+        let Some(action) = source.call(|source| source.poll(room))? else { return Ok(false) };
+        match action {
+            SourceAction::Map(stripe, run) => {
+                let id = guest.source.as_ref().expect("a source has a file").id;
+                let (mut from, end) =
+                    (offset_of(guest, run), offset_of(guest, run) + guest.terms.layout.run_bytes(run));
+                while let Some((hole, until)) = cx.backend.next_hole(id, from, end).map_err(WorkerError::Source)? {
+                    source.call(|source| source.handle(SourceEvent::Hole { from: hole, until }))??;
+                    from = until;
+                }
+                source.call(|source| source.handle(SourceEvent::Mapped(stripe)))??;
+            }
+            SourceAction::Read(run) => {
+                let buffer = buffer.take().expect("there was room");
+                self.reading += 1;
+                let file = guest.source.as_ref().expect("a source has a file").id;
+                let read = Operation::Read {
+                    file,
+                    offset: offset_of(guest, run),
+                    buffer,
+                    from: 0,
+                    until: bytes_of(guest, run),
+                };
+                flight.push(cx.backend, What::ReadSource, run.first, read);
+            }
+            SourceAction::HashHole(run) => self.work.push_back(Work::SourceHole(run)),
+            SourceAction::Send(frame) => match (line, target) {
+                (Some(line), _) => {
+                    line.frame(&frame);
+                    if let Frame::Data { pieces, .. } = frame {
+                        pieces.iter().for_each(|run| line.piece(part_of(guest, &self.held, *run)));
+                    }
+                }
+                (None, Some(target)) => {
+                    target.call(|target| target.handle(TargetEvent::Frame(frame)))??;
+                    if let Frame::Data { pieces, .. } = frame {
+                        cx.bench.pieces.clear();
+                        cx.bench.pieces.extend_from_slice(pieces);
+                        for run in &cx.bench.pieces {
+                            let digests = source.call(|source| source.digests(*run))?;
+                            target.call(|target| target.handle(TargetEvent::Arrived { run: *run, digests }))??;
+                            self.writes.push_back(Write::Bytes(*run, part_of(guest, &self.held, *run)));
+                        }
+                    }
+                }
+                (None, None) => unreachable!("a source has a line or a target beside it"),
+            },
+            SourceAction::Release(run) => self.held.retain(|(held, _)| *held != run),
+            SourceAction::Finish(finished) => {
+                if target.is_none() {
+                    guest.tell(Outcome::Stripe(finished));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Lets the read-back act once.
+    fn run_readback(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
+        let Self { readback: Some(readback), flight, .. } = self else { return Ok(false) };
+        let mut buffer = lease_extent(guest.target.as_ref(), self.reading, guest, cx, &mut self.starved);
+        let room = Room { read_blocks: if buffer.is_some() { guest.extent_blocks } else { 0 }, send: false };
+        let Some(action) = readback.call(|readback| readback.poll(room))? else { return Ok(false) };
+        match action {
+            ReadBackAction::TakeStripe => {
+                let next =
+                    guest.shared.cursor.take().and_then(|index| {
+                        usize::try_from(index).ok().and_then(|index| guest.expected.get(index).copied())
+                    });
+                readback.call(|readback| readback.take(next))?;
+            }
+            ReadBackAction::Read(run) => {
+                let buffer = buffer.take().expect("there was room");
+                self.reading += 1;
+                let file = guest.target.as_ref().expect("it reads back a file").id;
+                let read = Operation::Read {
+                    file,
+                    offset: offset_of(guest, run),
+                    buffer,
+                    from: 0,
+                    until: bytes_of(guest, run),
+                };
+                flight.push(cx.backend, What::ReadBasis, run.first, read);
+            }
+            ReadBackAction::Equal(stripe) => guest.tell(Outcome::ReadBack(stripe)),
+            ReadBackAction::Unequal(stripe) => return Err(WorkerError::Unequal(stripe)),
+        }
+        Ok(true)
+    }
+
+    /// Starts the writes, once they are allowed.
+    fn write(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<(), WorkerError> {
+        if self.writes.is_empty() {
+            return Ok(());
+        }
+        if !guest.shared.may_write() {
+            if !guest.asked_to_write {
+                guest.asked_to_write = true;
+                guest.tell(Outcome::WantsToWrite);
+            }
+            return Ok(());
+        }
+        let file = guest.target.as_ref().expect("only a target writes");
+        let (id, mode, basis_bytes) = (file.id, file.mode, file.bytes);
+        while let Some(write) = self.writes.pop_front() {
+            match write {
+                Write::Bytes(run, part) => {
+                    let offset = offset_of(guest, run);
+                    let end = offset + u64::from(part.until - part.from);
+                    if mode == Mode::Direct && end > basis_bytes {
+                        cx.backend.allocate(id, offset, end - offset).map_err(WorkerError::Target)?;
+                    }
+                    self.flight.push(cx.backend, What::Write, run.first, Operation::Write { file: id, offset, part });
+                }
+                Write::Hole(run) => {
+                    let (offset, bytes) = (offset_of(guest, run), guest.terms.layout.run_bytes(run));
+                    if offset < basis_bytes {
+                        cx.backend.punch(id, offset, bytes).map_err(WorkerError::Target)?;
+                    }
+                    self.written(run)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A machine, called where a panic is caught: it holds nothing that a panic could leave half done but itself, and it is
+/// not called again afterwards.
+#[derive(Debug)]
+struct Guarded<M>(M);
+
+impl<M> Guarded<M> {
+    fn call<'a, R>(&'a mut self, call: impl FnOnce(&'a mut M) -> R) -> Result<R, WorkerError> {
+        catch_unwind(AssertUnwindSafe(|| call(&mut self.0))).map_err(|_| WorkerError::Panic)
+    }
+}
+
+/// The run of blocks that begins at block `first` and has `bytes`.
+fn run_of<C: Completions>(guest: &Guest<C>, first: u64, bytes: u32) -> Run {
+    Run { first, count: bytes.div_ceil(guest.terms.layout.block().bytes()) }
+}
+
+fn offset_of<C: Completions>(guest: &Guest<C>, run: Run) -> u64 {
+    guest.terms.layout.offset(run)
+}
+
+/// Bytes of a run that fits a buffer.
+fn bytes_of<C: Completions>(guest: &Guest<C>, run: Run) -> u32 {
+    u32::try_from(guest.terms.layout.run_bytes(run)).expect("no longer than a buffer")
+}
+
+/// Where the bytes of a piece are held.
+fn part_of<C: Completions>(guest: &Guest<C>, held: &[(Run, C::Shared)], run: Run) -> Part<C::Shared> {
+    let (extent, data) = held
+        .iter()
+        .find(|(extent, _)| run.first >= extent.first && run.end() <= extent.end())
+        .expect("a piece lies in one held extent");
+    let from = u32::try_from((run.first - extent.first) * u64::from(guest.terms.layout.block().bytes()));
+    let from = from.expect("inside a buffer");
+    Part { data: data.clone(), from, until: from + bytes_of(guest, run) }
+}
+
+/// Digests and signatures of `run` onto the bench: of `bytes`, which begin with it, or of zeros. Says how many bytes.
+fn hash_run<C: Completions>(guest: &Guest<C>, run: Run, bytes: Option<&[u8]>, cx: &mut Context<'_, C>) -> u64 {
+    let Terms { layout, method, .. } = &guest.terms;
+    let Bench { digests, signatures, .. } = cx.bench;
+    digests.resize(run.count as usize, Digest::default());
+    signatures.resize(run.count as usize, Signature::default());
+    let length = layout.run_bytes(run);
+    if let Some(bytes) = bytes {
+        let bytes = &bytes[..bytes_of(guest, run) as usize];
+        hash_blocks(layout, run, bytes, digests);
+        sign_blocks(*method, layout, bytes, digests, signatures);
+    } else {
+        hash_hole(layout, run, digests);
+        sign_hole(*method, layout, run, digests, signatures);
+    }
+    *cx.quantum_bytes = cx.quantum_bytes.saturating_sub(u32::try_from(length).unwrap_or(u32::MAX));
+    length
+}
+
+/// A buffer for the next extent, if one may be read now.
+fn lease_extent<C: Completions>(
+    file: Option<&OpenFile>,
+    reading: usize,
+    guest: &Guest<C>,
+    cx: &mut Context<'_, C>,
+    starved: &mut bool,
+) -> Option<C::Buffer> {
+    if reading >= file?.reads_max {
+        return None;
+    }
+    let buffer = cx.shares.lease(cx.backend, guest.extent_pool, guest.account);
+    *starved |= buffer.is_none();
+    buffer
+}
+
+/// Whether the line takes one more frame; gives it a buffer for frames if that is all it needs.
+fn makes_room<C: Completions>(
+    line: &mut Line<C>,
+    guest: &Guest<C>,
+    cx: &mut Context<'_, C>,
+    starved: &mut bool,
+) -> bool {
+    if !line.takes_frame() {
+        return false;
+    }
+    if line.needs_buffer() {
+        let Some(buffer) = cx.shares.lease(cx.backend, Pool::Frame, guest.account) else {
+            *starved = true;
+            return false;
+        };
+        line.give_buffer(buffer);
+    }
+    true
+}

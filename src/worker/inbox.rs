@@ -1,0 +1,196 @@
+//! What passes between control and the workers: jobs in, outcomes out, and what the workers of one session share.
+//!
+//! Nothing here is touched more than once a stripe, but for the counters, which are added to once a completion.
+
+use super::WorkerError;
+use crate::completion::{Completions, Errno, Mode, Waker};
+use crate::counters::Counters;
+use crate::digest::Digest;
+use crate::extent::StripeIndex;
+use crate::limits::{CONNECTIONS_MAX, JOBS_MAX, OUTCOMES_MAX, STRIPES_OPEN_MAX};
+use crate::session::{Finished, Terms};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Which session, among those of this process.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct SessionKey(pub u64);
+
+/// What control asks of a worker.
+#[derive(Debug)]
+pub enum Job<C: Completions> {
+    /// A session starts.
+    Start(Box<Start<C>>),
+    /// The cursor has stripes again, or writing is allowed now.
+    Resume(SessionKey),
+    /// Stop at once; [`Outcome::Ended`] follows when nothing is in flight any more.
+    Stop(SessionKey),
+    /// No more sessions will come; leave when the last one has ended.
+    Leave,
+}
+
+/// A session's part on one worker.
+#[derive(Debug)]
+pub struct Start<C: Completions> {
+    /// Which session.
+    pub key: SessionKey,
+    /// What its workers share.
+    pub shared: Arc<SessionShared>,
+    /// What both ends know.
+    pub terms: Terms,
+    /// What this process has of it.
+    pub ends: Ends<C::File>,
+    /// Data connections with their numbers; [`Ends::Both`] and [`Ends::ReadBack`] have none.
+    pub sockets: Vec<(u32, C::Socket)>,
+}
+
+/// A file as control gives it to workers.
+#[derive(Clone, Debug)]
+pub struct FileTerms<F> {
+    /// Control's own descriptor.
+    pub file: F,
+    /// How to read and write it.
+    pub mode: Mode,
+    /// Its length when it was opened.
+    pub bytes: u64,
+}
+
+/// Which ends of a session are here.
+#[derive(Clone, Debug)]
+pub enum Ends<F> {
+    /// The source; `sparse`: it may have holes.
+    Source { file: FileTerms<F>, sparse: bool },
+    /// The target. In a dry run without a basis there is no file.
+    Target { file: Option<FileTerms<F>> },
+    /// Both: no sockets.
+    Both { source: FileTerms<F>, sparse: bool, target: Option<FileTerms<F>> },
+    /// The target again, to read back these stripes.
+    ReadBack { file: FileTerms<F>, expected: Arc<[(StripeIndex, Digest)]> },
+}
+
+/// What a worker tells control.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A stripe is finished: at the target proven, at the source handed over.
+    Stripe(Finished),
+    /// A stripe that was written reads back as it has to.
+    ReadBack(StripeIndex),
+    /// The first write is ready; it waits for [`SessionShared::allow_writing`].
+    WantsToWrite,
+    /// A data connection was lost; its stripes are back at the cursor.
+    Lost { number: u32, error: Option<Errno> },
+    /// The session has failed here. It stops by itself.
+    Failed(WorkerError),
+    /// Nothing of the session is left on this worker.
+    Ended,
+}
+
+/// What the workers of one session share with each other and with control.
+#[derive(Debug)]
+pub struct SessionShared {
+    /// What was counted on this side.
+    pub counters: Counters,
+    /// Stripes nobody has taken yet; of use at the target only.
+    pub cursor: Cursor,
+    may_write: AtomicBool,
+    outcomes: Sender<Outcome>,
+    bell: Waker,
+}
+
+impl SessionShared {
+    /// With stripes `0..stripes` to be taken; `bell` is rung when there is an outcome.
+    pub fn new(stripes: u64, bell: Waker) -> (Arc<Self>, Receiver<Outcome>) {
+        let (outcomes, inbox) = bounded(OUTCOMES_MAX);
+        let shared = Self {
+            counters: Counters::default(),
+            cursor: Cursor::new(stripes),
+            may_write: AtomicBool::new(false),
+            outcomes,
+            bell,
+        };
+        (Arc::new(shared), inbox)
+    }
+
+    /// The target is marked unfinished, or need not be: writes may begin.
+    pub fn allow_writing(&self) {
+        // Release: what control did to the file comes before what workers do to it.
+        self.may_write.store(true, Ordering::Release);
+    }
+
+    pub(super) fn may_write(&self) -> bool {
+        self.may_write.load(Ordering::Acquire)
+    }
+
+    /// Tells control. Comes back when the queue is full.
+    pub(super) fn tell(&self, outcome: Outcome) -> Result<(), Outcome> {
+        let result = match self.outcomes.try_send(outcome) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(outcome)) => Err(outcome),
+            Err(TrySendError::Disconnected(_)) => Ok(()), // nobody wants to know any more
+        };
+        self.bell.wake();
+        result
+    }
+}
+
+/// Hands out stripes, each to one connection at a time.
+#[derive(Debug)]
+pub struct Cursor {
+    next: AtomicU64,
+    stripes: u64,
+    returned: (Sender<StripeIndex>, Receiver<StripeIndex>),
+}
+
+impl Cursor {
+    fn new(stripes: u64) -> Self {
+        let returned = bounded(CONNECTIONS_MAX as usize * STRIPES_OPEN_MAX);
+        Self { next: AtomicU64::new(0), stripes, returned }
+    }
+
+    /// The next stripe: one that came back, or the next of the file.
+    pub(super) fn take(&self) -> Option<StripeIndex> {
+        if let Ok(stripe) = self.returned.1.try_recv() {
+            return Some(stripe);
+        }
+        // Relaxed: the number is all there is to it. It grows by one a connection beyond the end at most.
+        if self.next.load(Ordering::Relaxed) >= self.stripes {
+            return None;
+        }
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        (next < self.stripes).then_some(next)
+    }
+
+    /// A stripe whose connection is lost, with nothing of it in flight any more.
+    pub(super) fn give_back(&self, stripe: StripeIndex) {
+        self.returned.0.try_send(stripe).expect("no more stripes than connections can have open");
+    }
+}
+
+/// Control's end of a worker's inbox.
+#[derive(Debug)]
+pub struct Mailbox<C: Completions> {
+    jobs: Sender<Job<C>>,
+    waker: Waker,
+}
+
+impl<C: Completions> Clone for Mailbox<C> {
+    fn clone(&self) -> Self {
+        Self { jobs: self.jobs.clone(), waker: self.waker.clone() }
+    }
+}
+
+impl<C: Completions> Mailbox<C> {
+    /// A mailbox and what its worker reads from.
+    pub fn new(waker: Waker) -> (Self, Receiver<Job<C>>) {
+        let (jobs, inbox) = bounded(JOBS_MAX);
+        (Self { jobs, waker }, inbox)
+    }
+
+    /// Gives the worker a job. Waits while its inbox is full: it empties it every turn. A worker that is gone has ended
+    /// all its sessions, so nothing is lost with the job.
+    pub fn post(&self, job: Job<C>) {
+        _ = self.jobs.send(job);
+        self.waker.wake();
+    }
+}

@@ -1,0 +1,434 @@
+//! One thread, one core, one ring: the loop that everything on the way of the data happens in.
+//!
+//! Workers belong to the process and serve all sessions; a session's part on a worker is its *guest*. Jobs come from
+//! control, outcomes go there, bytes come and go through the completions below. Nothing is shared with other workers but
+//! the session's cursor and counters. An error ends the guest's session and no other.
+
+mod connection;
+pub mod inbox;
+mod line;
+mod share;
+
+use crate::completion::{Access, Account, Completions, Errno, FileId, Mode, Pool};
+use crate::counters::Counter;
+use crate::digest::Digest;
+use crate::extent::StripeIndex;
+use crate::limits::{HASH_QUANTUM_BYTES, SESSIONS_MAX};
+use crate::session::readback::ReadBack;
+use crate::session::source::Source;
+use crate::session::target::Target;
+use crate::session::{ProtocolError, Terms};
+use connection::{Bench, Connection, Context, Machines};
+use crossbeam_channel::Receiver;
+use inbox::{Ends, FileTerms, Job, Outcome, SessionKey, SessionShared, Start};
+use line::{Line, untag};
+use share::Shares;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+/// Why a session ended on a worker.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum WorkerError {
+    /// The source cannot be read.
+    Source(Errno),
+    /// The source ended before its end.
+    SourceShrank,
+    /// The target cannot be read or written.
+    Target(Errno),
+    /// The target ended before its end.
+    TargetShrank,
+    /// The peer broke the protocol.
+    Protocol(ProtocolError),
+    /// A stripe is not what the source says, also the second time.
+    Unequal(StripeIndex),
+    /// This worker has no room for another session.
+    Busy,
+    /// A machine panicked.
+    Panic,
+    /// What is below the worker has failed.
+    Backend(Errno),
+}
+
+impl fmt::Display for WorkerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source(error) => write!(f, "cannot be read: {error}"),
+            Self::SourceShrank => write!(f, "became shorter while it was read"),
+            Self::Target(error) => write!(f, "cannot be written: {error}"),
+            Self::TargetShrank => write!(f, "became shorter while it was updated"),
+            Self::Protocol(error) => error.fmt(f),
+            Self::Unequal(stripe) => write!(f, "stripe {stripe} is not what the source has, also when sent again"),
+            Self::Busy => write!(f, "has no room for another session now; try again later"),
+            Self::Panic => write!(f, "an internal error ended the session; please report it"),
+            Self::Backend(error) => write!(f, "io_uring failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for WorkerError {}
+
+impl From<ProtocolError> for WorkerError {
+    fn from(error: ProtocolError) -> Self {
+        Self::Protocol(error)
+    }
+}
+
+/// A guest's file on this worker.
+#[derive(Debug)]
+struct OpenFile {
+    id: FileId,
+    mode: Mode,
+    bytes: u64,
+    /// Extents that one connection may have read and not hashed.
+    reads_max: usize,
+}
+
+/// A session's part on this worker, without its connections.
+#[derive(Debug)]
+struct Guest<C: Completions> {
+    key: SessionKey,
+    account: Account,
+    shared: Arc<SessionShared>,
+    terms: Terms,
+    source: Option<OpenFile>,
+    target: Option<OpenFile>,
+    expected: Arc<[(StripeIndex, Digest)]>,
+    extent_pool: Pool,
+    extent_blocks: u32,
+    frames: usize,
+    asked_to_write: bool,
+    stopping: bool,
+    /// Bytes that the kernels of our peers took and gave when we last looked.
+    moved: u64,
+    outbox: VecDeque<Outcome>,
+    backend: std::marker::PhantomData<C>,
+}
+
+impl<C: Completions> Guest<C> {
+    /// Tells control, at the latest when it has room.
+    fn tell(&mut self, outcome: Outcome) {
+        self.outbox.push_back(outcome);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while let Some(outcome) = self.outbox.pop_front() {
+            if let Err(outcome) = self.shared.tell(outcome) {
+                self.outbox.push_front(outcome);
+                break;
+            }
+        }
+    }
+}
+
+/// A guest with its connections.
+type Party<C> = (Guest<C>, Vec<Connection<C>>);
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker<C: Completions> {
+    backend: C,
+    jobs: Receiver<Job<C>>,
+    parties: [Option<Party<C>>; SESSIONS_MAX],
+    shares: Shares,
+    bench: Bench,
+    /// Connections to look at: slot and index.
+    list: VecDeque<(usize, usize)>,
+    leaving: bool,
+    looked_ms: u64,
+}
+
+/// How long a worker waits at most before it looks whether bytes move that it does not see.
+const LOOK_MS: u64 = 1000;
+
+impl<C: Completions> Worker<C> {
+    /// A worker without guests.
+    pub fn new(backend: C, jobs: Receiver<Job<C>>) -> Self {
+        Self {
+            backend,
+            jobs,
+            parties: std::array::from_fn(|_| None),
+            shares: Shares::default(),
+            bench: Bench::default(),
+            list: VecDeque::new(),
+            leaving: false,
+            looked_ms: 0,
+        }
+    }
+
+    /// Works until it is told to leave and its last guest has gone.
+    ///
+    /// # Errors
+    /// When what is below fails as a whole.
+    pub fn run(mut self) -> Result<(), Errno> {
+        while self.turn(LOOK_MS)? {}
+        Ok(())
+    }
+
+    /// One round: jobs, completions, connections; then waits up to `wait_ms` for more, if there is nothing left to do.
+    /// `false`: it has left.
+    pub fn turn(&mut self, wait_ms: u64) -> Result<bool, Errno> {
+        while let Ok(job) = self.jobs.try_recv() {
+            self.work_on(job);
+        }
+        let mut quantum_bytes = HASH_QUANTUM_BYTES;
+        loop {
+            let mut moved = false;
+            while let Some(completion) = self.backend.pop() {
+                moved = true;
+                self.complete(completion, &mut quantum_bytes);
+            }
+            if moved {
+                self.list_starved();
+            }
+            moved |= !self.list.is_empty();
+            // Once around: who has work left after the quantum is used up is listed again.
+            for _ in 0..self.list.len() {
+                let (slot, index) = self.list.pop_front().expect("counted");
+                self.look_at(slot, index, &mut quantum_bytes);
+            }
+            if !moved || quantum_bytes == 0 {
+                break;
+            }
+        }
+        self.dismiss_drained();
+        if self.leaving && self.parties.iter().all(Option::is_none) {
+            return Ok(false);
+        }
+        let held_up = self.parties.iter().flatten().any(|(guest, _)| !guest.outbox.is_empty());
+        let wait_ms = match (self.list.is_empty() && self.jobs.is_empty(), held_up) {
+            (false, _) => 0,
+            (true, true) => wait_ms.min(10),
+            (true, false) => wait_ms,
+        };
+        self.backend.turn(wait_ms)?;
+        self.look_around();
+        Ok(true)
+    }
+
+    fn work_on(&mut self, job: Job<C>) {
+        match job {
+            Job::Start(start) => self.start(*start),
+            Job::Resume(key) => {
+                let Some(slot) = self.slot_of(key) else { return };
+                let Some((guest, connections)) = &mut self.parties[slot] else { return };
+                let failed = connections.iter_mut().find_map(|connection| connection.resume().err());
+                if let Some(error) = failed {
+                    guest.tell(Outcome::Failed(error));
+                }
+                for index in 0..connections.len() {
+                    self.enlist(slot, index);
+                }
+            }
+            Job::Stop(key) => {
+                if let Some(slot) = self.slot_of(key) {
+                    self.stop(slot, None);
+                }
+            }
+            Job::Leave => self.leaving = true,
+        }
+    }
+
+    fn slot_of(&self, key: SessionKey) -> Option<usize> {
+        self.parties.iter().position(|party| party.as_ref().is_some_and(|(guest, _)| guest.key == key))
+    }
+
+    fn start(&mut self, start: Start<C>) {
+        let shared = Arc::clone(&start.shared);
+        if let Err(error) = self.admit(start) {
+            // Nothing of it is here, so that both can be said at once; the queue of a session that starts is empty.
+            _ = shared.tell(Outcome::Failed(error));
+            _ = shared.tell(Outcome::Ended);
+        }
+    }
+
+    fn admit(&mut self, start: Start<C>) -> Result<(), WorkerError> {
+        let block_bytes = start.terms.layout.block().bytes();
+        let (source, sparse, target, readback, expected) = match start.ends {
+            Ends::Source { file, sparse } => (Some(file), sparse, None, false, None),
+            Ends::Target { file } => (None, false, file, false, None),
+            Ends::Both { source, sparse, target } => (Some(source), sparse, target, false, None),
+            Ends::ReadBack { file, expected } => (None, false, Some(file), true, Some(expected)),
+        };
+        let has_target = !readback && (source.is_none() || start.sockets.is_empty());
+        let direct = [&source, &target].into_iter().flatten().any(|file| file.mode == Mode::Direct);
+        let small = !direct && block_bytes as usize <= Pool::Small.buffer_bytes();
+        let extent_pool = if small { Pool::Small } else { Pool::Large };
+        let frames = 2 * start.sockets.len();
+        let account = self.shares.admit(extent_pool, frames).ok_or(WorkerError::Busy)?;
+        let slot = usize::from(account.0);
+        let mut guest = Guest {
+            key: start.key,
+            account,
+            shared: start.shared,
+            terms: start.terms,
+            source: None,
+            target: None,
+            expected: expected.unwrap_or_default(),
+            extent_pool,
+            extent_blocks: u32::try_from(extent_pool.buffer_bytes()).expect("a buffer is small") / block_bytes,
+            frames,
+            asked_to_write: false,
+            stopping: false,
+            moved: 0,
+            outbox: VecDeque::new(),
+            backend: std::marker::PhantomData,
+        };
+        let access = if readback || start.terms.dry_run { Access::Read } else { Access::Update };
+        let opened = self.open(source.as_ref(), Access::Read, WorkerError::Source).and_then(|source| {
+            guest.source = source;
+            self.open(target.as_ref(), access, WorkerError::Target)
+        });
+        match opened {
+            Ok(target) => guest.target = target,
+            Err(error) => {
+                self.close_files(&mut guest);
+                self.shares.dismiss(account, frames);
+                return Err(error);
+            }
+        }
+        let machines = || Machines {
+            source: guest.source.is_some().then(|| Source::new(guest.terms, sparse)),
+            target: has_target.then(|| Target::new(guest.terms)),
+            readback: readback.then(|| ReadBack::new(guest.terms.layout)),
+        };
+        let mut connections = Vec::with_capacity(start.sockets.len().max(1));
+        if start.sockets.is_empty() {
+            connections.push(Connection::new(slot, 0, 0, None, machines()));
+        }
+        for (index, (number, socket)) in start.sockets.into_iter().enumerate() {
+            let buffer = self.backend.lease(Pool::Frame, account).expect("counted at the door");
+            let line = Line::new(self.backend.adopt(socket), buffer);
+            connections.push(Connection::new(slot, index, number, Some(line), machines()));
+        }
+        let count = connections.len();
+        self.parties[slot] = Some((guest, connections));
+        (0..count).for_each(|index| self.enlist(slot, index));
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        file: Option<&FileTerms<C::File>>,
+        access: Access,
+        error: fn(Errno) -> WorkerError,
+    ) -> Result<Option<OpenFile>, WorkerError> {
+        let Some(FileTerms { file, mode, bytes }) = file else { return Ok(None) };
+        let id = self.backend.open(file, access, *mode).map_err(error)?;
+        let reads_max = match mode {
+            Mode::Memory => 1, // done at once, so it is hashed while it is in the cache
+            Mode::Buffered => 4,
+            Mode::Direct => usize::MAX,
+        };
+        Ok(Some(OpenFile { id, mode: *mode, bytes: *bytes, reads_max }))
+    }
+
+    fn close_files(&mut self, guest: &mut Guest<C>) {
+        for file in [guest.source.take(), guest.target.take()].into_iter().flatten() {
+            self.backend.close(file.id);
+        }
+    }
+
+    fn enlist(&mut self, slot: usize, index: usize) {
+        let Some((_, connections)) = &mut self.parties[slot] else { return };
+        let Some(connection) = connections.get_mut(index) else { return };
+        if !connection.listed {
+            connection.listed = true;
+            self.list.push_back((slot, index));
+        }
+    }
+
+    /// Buffers may have come back: who waits for one is looked at again.
+    fn list_starved(&mut self) {
+        for slot in 0..SESSIONS_MAX {
+            let count = self.parties[slot].as_ref().map_or(0, |(_, connections)| connections.len());
+            for index in 0..count {
+                if self.parties[slot].as_ref().is_some_and(|(_, connections)| connections[index].starved) {
+                    self.enlist(slot, index);
+                }
+            }
+        }
+    }
+
+    fn complete(&mut self, completion: crate::completion::Completion<C::Buffer, C::Shared>, quantum_bytes: &mut u32) {
+        let (slot, index, what) = untag(completion.tag);
+        let about = completion.tag.about;
+        let (guest, connections) = self.parties[slot].as_mut().expect("a guest stays while something is in flight");
+        let mut cx =
+            Context { backend: &mut self.backend, shares: &self.shares, bench: &mut self.bench, quantum_bytes };
+        let result = connections[index].complete(what, about, completion, guest, &mut cx);
+        match result {
+            Ok(()) => self.enlist(slot, index),
+            Err(error) => self.stop(slot, Some(error)),
+        }
+    }
+
+    fn look_at(&mut self, slot: usize, index: usize, quantum_bytes: &mut u32) {
+        let Some((guest, connections)) = &mut self.parties[slot] else { return };
+        let Some(connection) = connections.get_mut(index) else { return };
+        connection.listed = false;
+        let mut cx =
+            Context { backend: &mut self.backend, shares: &self.shares, bench: &mut self.bench, quantum_bytes };
+        match connection.advance(guest, &mut cx) {
+            Ok(()) if connection.has_work() => self.enlist(slot, index),
+            Ok(()) => {}
+            Err(error) => self.stop(slot, Some(error)),
+        }
+    }
+
+    /// Stops a guest; what is in flight ends first. Only its first error is told.
+    fn stop(&mut self, slot: usize, error: Option<WorkerError>) {
+        let Some((guest, connections)) = &mut self.parties[slot] else { return };
+        if let Some(error) = error
+            && !guest.stopping
+        {
+            guest.tell(Outcome::Failed(error));
+        }
+        guest.stopping = true;
+        connections.iter_mut().for_each(|connection| connection.stop(&mut self.backend));
+    }
+
+    /// Connections of which nothing is left go; and so does a guest that was stopped, with its last connection.
+    fn dismiss_drained(&mut self) {
+        for slot in 0..SESSIONS_MAX {
+            let Some((guest, connections)) = &mut self.parties[slot] else { continue };
+            for connection in connections.iter_mut().filter(|connection| connection.drained()) {
+                connection.finish(guest, &mut self.backend);
+            }
+            if !guest.stopping || !connections.iter().all(Connection::drained) {
+                continue;
+            }
+            guest.flush();
+            if !guest.outbox.is_empty() {
+                continue; // control is behind; Ended has to come last
+            }
+            let Some((mut guest, connections)) = self.parties[slot].take() else { continue };
+            drop(connections);
+            self.list.retain(|(listed, _)| *listed != slot);
+            self.close_files(&mut guest);
+            self.shares.dismiss(guest.account, guest.frames);
+            if let Err(outcome) = guest.shared.tell(Outcome::Ended) {
+                // The queue was emptied above; control took nothing since, and nobody else waits for this.
+                drop(outcome);
+            }
+        }
+    }
+
+    /// Once a second: bytes that move below us are progress too.
+    fn look_around(&mut self) {
+        let now_ms = self.backend.now_ms();
+        if now_ms.saturating_sub(self.looked_ms) < LOOK_MS {
+            return;
+        }
+        self.looked_ms = now_ms;
+        for (guest, connections) in self.parties.iter_mut().flatten() {
+            guest.flush();
+            let moved: u64 = connections.iter().map(|connection| connection.moved(&self.backend)).sum();
+            if moved != guest.moved {
+                guest.moved = moved;
+                guest.shared.counters.add(Counter::Progress, 1);
+            }
+        }
+    }
+}

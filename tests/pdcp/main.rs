@@ -1,0 +1,5 @@
+//! The one integration test binary: what a user or a peer can see of the program, and the rules of the house.
+
+#![allow(clippy::unwrap_used, reason = "a test may end at the first surprise")]
+
+mod tidy;
