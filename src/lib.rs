@@ -15,3 +15,6 @@ pub mod method;
 pub mod session;
 pub mod wire;
 pub mod worker;
+
+#[cfg(test)]
+mod sim;

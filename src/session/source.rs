@@ -6,7 +6,7 @@
 //! known to be equal or are handed to the socket. Reading goes ahead only as far as there are buffers, earliest first, so
 //! what is held is always what will be asked about next.
 
-use super::{Extents, Finished, ProtocolError, Room, Table, Terms, at};
+use super::{Extent, Extents, Finished, ProtocolError, Room, Table, Terms, at};
 use crate::delta::differing;
 use crate::digest::{Digest, Signature, fold_stripe};
 use crate::extent::{Run, StripeIndex};
@@ -56,8 +56,16 @@ struct Wanted {
     signed: u32,
     /// Blocks known to be equal or handed over.
     settled: u32,
+    slate: Slate,
+}
+
+/// What is known of each block of a wanted stripe. Taken when a session starts and used again for stripe after stripe.
+#[derive(Debug)]
+struct Slate {
     table: Table,
+    /// Signatures of the basis.
     theirs: Box<[Signature]>,
+    /// Blocks that are holes.
     holes: Box<[bool]>,
 }
 
@@ -75,7 +83,7 @@ pub struct Source {
     /// The file may have holes.
     sparse: bool,
     wanted: VecDeque<Wanted>,
-    spare: Vec<(Table, Box<[Signature]>, Box<[bool]>)>,
+    spare: Vec<Slate>,
     /// Extents that are being read or held, in order, over all wanted stripes.
     held: Extents,
     finished: Option<Finished>,
@@ -95,16 +103,30 @@ impl Source {
     /// Takes all the memory it will ever use. `sparse`: the file may have holes.
     pub fn new(terms: Terms, sparse: bool) -> Self {
         let blocks = terms.layout.stripe_blocks() as usize;
-        let spare =
-            || (Table::new(&terms.layout), vec![Signature::default(); blocks].into(), vec![false; blocks].into());
+        let slate = || Slate {
+            table: Table::new(&terms.layout),
+            theirs: vec![Signature::default(); blocks].into(),
+            holes: vec![false; blocks].into(),
+        };
         Self {
             terms,
             sparse,
             wanted: VecDeque::with_capacity(STRIPES_OPEN_MAX),
-            spare: (0..STRIPES_OPEN_MAX).map(|_| spare()).collect(),
+            spare: (0..STRIPES_OPEN_MAX).map(|_| slate()).collect(),
             held: Extents::default(),
             finished: None,
             runs: Vec::with_capacity(RUNS_MAX.max(PIECES_MAX)),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn debug(&self) {
+        eprintln!("    source held {:?} finished {:?}", self.held.0, self.finished);
+        for o in &self.wanted {
+            eprintln!(
+                "      {} {:?} basis {} mapping {:?} read {} signed {} settled {}",
+                o.stripe, o.run, o.basis_blocks, o.mapping, o.read, o.signed, o.settled
+            );
         }
     }
 
@@ -117,7 +139,7 @@ impl Source {
     pub fn digests(&self, run: Run) -> &[Digest] {
         let wanted = self.wanted.iter().find(|wanted| wanted.holds(run)).expect("asked only about what is held");
         let from = at(wanted.run, run.first) as usize;
-        &wanted.table.digests[from..from + run.count as usize]
+        &wanted.slate.table.digests[from..from + run.count as usize]
     }
 
     /// Takes note of what happened.
@@ -137,7 +159,7 @@ impl Source {
             Event::Hashed { run, digests, signatures } => {
                 self.held.hashed(run);
                 let wanted = self.wanted.iter_mut().find(|w| w.holds(run)).expect("wanted until all is settled");
-                wanted.table.keep(at(wanted.run, run.first), digests, signatures);
+                wanted.slate.table.keep(at(wanted.run, run.first), digests, signatures);
             }
         }
         Ok(())
@@ -162,16 +184,18 @@ impl Source {
             return None;
         }
         self.runs.clear();
-        match self.settle() {
-            Settled::Frame(says, payload_bytes) => Some(Action::Send(match says {
+        if let Some((says, payload_bytes)) = self.settle() {
+            return Some(Action::Send(match says {
                 Says::Data => Frame::Data { pieces: &self.runs, payload_bytes },
                 Says::Holes => Frame::Holes { runs: &self.runs },
                 Says::Differs => Frame::Differs { runs: &self.runs },
-            })),
-            Settled::All => Some(Action::Send(self.done())),
-            // What is equal was settled without a word.
-            Settled::Nothing => self.settled_extent().map(Action::Release),
+            }));
         }
+        // What is equal was settled without a word.
+        if let Some(run) = self.settled_extent() {
+            return Some(Action::Release(run));
+        }
+        self.done().map(Action::Send)
     }
 
     fn want(&mut self, stripe: StripeIndex, basis_blocks: u32) -> Result<(), ProtocolError> {
@@ -182,21 +206,10 @@ impl Source {
         if self.wanted.iter().any(|wanted| wanted.stripe == stripe) {
             return Err(ProtocolError::OutOfOrder);
         }
-        let (table, theirs, mut holes) = self.spare.pop().ok_or(ProtocolError::TooManyOpen)?;
-        holes.fill(false);
+        let mut slate = self.spare.pop().ok_or(ProtocolError::TooManyOpen)?;
+        slate.holes.fill(false);
         let mapping = if self.sparse { Mapping::Unasked } else { Mapping::Done };
-        self.wanted.push_back(Wanted {
-            stripe,
-            run,
-            basis_blocks,
-            mapping,
-            read: 0,
-            signed: 0,
-            settled: 0,
-            table,
-            theirs,
-            holes,
-        });
+        self.wanted.push_back(Wanted { stripe, run, basis_blocks, mapping, read: 0, signed: 0, settled: 0, slate });
         Ok(())
     }
 
@@ -211,7 +224,7 @@ impl Source {
         if until > wanted.basis_blocks as usize {
             return Err(ProtocolError::OutsideFile);
         }
-        wanted.theirs[from..until].copy_from_slice(values);
+        wanted.slate.theirs[from..until].copy_from_slice(values);
         wanted.signed = u32::try_from(until).expect("at most basis_blocks");
         Ok(())
     }
@@ -225,7 +238,7 @@ impl Source {
         for wanted in self.wanted.iter_mut().filter(|wanted| wanted.mapping == Mapping::Asked) {
             let (first, end) = (first.max(wanted.run.first), end.min(wanted.run.end()));
             if first < end {
-                wanted.holes[at(wanted.run, first) as usize..at(wanted.run, end) as usize].fill(true);
+                wanted.slate.holes[at(wanted.run, first) as usize..at(wanted.run, end) as usize].fill(true);
             }
         }
     }
@@ -234,9 +247,9 @@ impl Source {
     fn settled_extent(&mut self) -> Option<Run> {
         loop {
             let extent = self.held.0.front()?;
-            // A stripe goes only when nothing of it is held, so what is held first is of the first stripe.
-            let wanted = self.wanted.front()?;
-            assert!(wanted.holds(extent.run));
+            // A stripe goes only when nothing of it is held, so what is held first is of the first stripe, or of the next
+            // one while the first is waiting to say that it is done.
+            let wanted = self.wanted.front().filter(|wanted| wanted.holds(extent.run))?;
             if at(wanted.run, extent.run.first) + extent.run.count > wanted.settled {
                 return None;
             }
@@ -254,14 +267,15 @@ impl Source {
         if wanted.mapping != Mapping::Done {
             return None;
         }
-        let hole = wanted.holes[wanted.read as usize];
+        let hole = wanted.slate.holes[wanted.read as usize];
         if !hole && read_blocks == 0 {
             return None;
         }
         let size = if hole { quantum } else { read_blocks };
         // Extents end at multiples of their size, so that direct reads are aligned to more than a block.
         let most = (size - wanted.read % size).min(wanted.end(dry_run) - wanted.read);
-        let alike = wanted.holes[wanted.read as usize..].iter().take(most as usize).take_while(|h| **h == hole).count();
+        let alike =
+            wanted.slate.holes[wanted.read as usize..].iter().take(most as usize).take_while(|h| **h == hole).count();
         let count = u32::try_from(alike).expect("at most `most`");
         let run = Run { first: wanted.run.first + u64::from(wanted.read), count };
         wanted.read += count;
@@ -269,69 +283,55 @@ impl Source {
         Some(if hole { Action::HashHole(run) } else { Action::Read(run) })
     }
 
-    /// Ends the first stripe, all of which is settled and released.
-    fn done(&mut self) -> Frame<'static> {
-        let wanted = self.wanted.pop_front().expect("just settled");
+    /// Ends the first stripe, if all of it is settled and released.
+    fn done(&mut self) -> Option<Frame<'static>> {
+        let wanted = self.wanted.front()?;
+        let held = self.held.0.front().is_some_and(|extent| wanted.holds(extent.run));
+        if wanted.settled < wanted.run.count || held {
+            return None;
+        }
+        let wanted = self.wanted.pop_front()?;
         let stripe = wanted.stripe;
         let digest = if self.terms.dry_run {
             Digest::default()
         } else {
-            fold_stripe(&self.terms.layout, stripe, &wanted.table.digests[..wanted.run.count as usize])
+            fold_stripe(&self.terms.layout, stripe, &wanted.slate.table.digests[..wanted.run.count as usize])
         };
         self.finished =
             Some(Finished { stripe, digest, matched_bytes: 0, changed_bytes: 0, hole_bytes: 0, changed_blocks: 0 });
-        self.spare.push((wanted.table, wanted.theirs, wanted.holes));
-        Frame::Done { stripe, digest }
+        self.spare.push(wanted.slate);
+        Some(Frame::Done { stripe, digest })
     }
 
-    /// Settles blocks of the first stripe, until a frame is full or nothing more is known.
-    fn settle(&mut self) -> Settled {
-        let Some(wanted) = self.wanted.front_mut() else { return Settled::Nothing };
+    /// Settles blocks of the first stripe, until a frame is full or nothing more is known. Fills `runs` and says what they
+    /// are, with the bytes of their payload; `None` where there is nothing to send.
+    fn settle(&mut self) -> Option<(Says, u32)> {
+        let wanted = self.wanted.front_mut()?;
         let mut frame = FrameRuns::new(&self.terms, &mut self.runs);
         let stripe = wanted.run;
-        let held = self
-            .held
-            .0
-            .iter()
-            .take_while(|extent| extent.run.first >= stripe.first && extent.run.end() <= stripe.end());
-        let mut released = true;
-        for extent in held {
-            released = false;
+        let inside = |extent: &&Extent| extent.run.first >= stripe.first && extent.run.end() <= stripe.end();
+        for extent in self.held.0.iter().take_while(inside) {
             let end = at(stripe, extent.run.first) + extent.run.count;
             let known = wanted.known(end);
             if !extent.hashed || !wanted.settle(known, extent.hole, &mut frame) || wanted.settled < end {
-                return frame.settled();
+                return frame.done();
             }
         }
         if self.terms.dry_run && wanted.settled >= wanted.basis_blocks && wanted.mapping == Mapping::Done {
             // What the basis does not have needs no reading to know that it would move.
             while wanted.settled < stripe.count {
                 let from = wanted.settled as usize;
-                let hole = wanted.holes[from];
-                let alike = wanted.holes[from..stripe.count as usize].iter().take_while(|h| **h == hole).count();
+                let hole = wanted.slate.holes[from];
+                let rest = &wanted.slate.holes[from..stripe.count as usize];
+                let alike = rest.iter().take_while(|h| **h == hole).count();
                 let until = wanted.settled + u32::try_from(alike).expect("at most a stripe");
                 if !wanted.settle(until, hole, &mut frame) {
-                    return frame.settled();
+                    break;
                 }
             }
         }
-        let all = wanted.settled == stripe.count && released;
-        match frame.settled() {
-            Settled::Nothing if all => Settled::All,
-            settled => settled,
-        }
+        frame.done()
     }
-}
-
-/// What became of an attempt to settle blocks.
-#[derive(Clone, Copy, Debug)]
-enum Settled {
-    /// A frame is to be sent, of so many bytes of payload.
-    Frame(Says, u32),
-    /// The stripe has been settled and all its extents released.
-    All,
-    /// No frame; equal blocks may have been settled.
-    Nothing,
 }
 
 impl Wanted {
@@ -356,7 +356,7 @@ impl Wanted {
         if self.settled < compared {
             let (from, to) = (self.settled as usize, compared as usize);
             let first = self.run.first + u64::from(self.settled);
-            for run in differing(first, &self.theirs[from..to], &self.table.ours[from..to]) {
+            for run in differing(first, &self.slate.theirs[from..to], &self.slate.table.ours[from..to]) {
                 let taken = frame.take(run, hole);
                 self.settled = at(self.run, run.first) + taken;
                 if taken < run.count {
@@ -413,7 +413,7 @@ impl<'a> FrameRuns<'a> {
         run.count
     }
 
-    fn settled(self) -> Settled {
-        self.says.map_or(Settled::Nothing, |says| Settled::Frame(says, self.payload_bytes))
+    fn done(self) -> Option<(Says, u32)> {
+        self.says.map(|says| (says, self.payload_bytes))
     }
 }

@@ -139,6 +139,29 @@ impl<C: Completions> Connection<C> {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn debug(&self) {
+        eprintln!(
+            "  {} flight {:?} held {} work {} writes {} reading {} starved {} listed {} draining {} lost {:?}",
+            self.number,
+            self.flight,
+            self.held.len(),
+            self.work.len(),
+            self.writes.len(),
+            self.reading,
+            self.starved,
+            self.listed,
+            self.draining,
+            self.lost
+        );
+        if let Some(t) = &self.target {
+            t.0.debug();
+        }
+        if let Some(t) = &self.source {
+            t.0.debug();
+        }
+    }
+
     /// Nothing is left of it: no operation in flight, and it was stopped or lost.
     pub(super) fn drained(&self) -> bool {
         self.draining && self.flight.operations == 0
@@ -275,7 +298,6 @@ impl<C: Completions> Connection<C> {
     }
 
     /// A read came back: the rest of it is asked for, or its buffer and length are returned when it is whole.
-    #[expect(clippy::type_complexity, reason = "the parts of a read operation, as they are")]
     fn read_more(
         &mut self,
         what: What,
@@ -363,11 +385,11 @@ impl<C: Completions> Connection<C> {
             moved |= self.run_target(guest, cx)?;
             moved |= self.run_source(guest, cx)?;
             moved |= self.run_readback(guest, cx)?;
+            moved |= self.write(guest, cx)?;
             if !moved || self.draining {
                 break;
             }
         }
-        self.write(guest, cx)?;
         if let Some(line) = self.line.as_mut().filter(|_| !self.draining) {
             if let Some(send) = line.flush() {
                 self.flight.push(cx.backend, What::Send, 0, send);
@@ -628,16 +650,16 @@ impl<C: Completions> Connection<C> {
     }
 
     /// Starts the writes, once they are allowed.
-    fn write(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<(), WorkerError> {
+    fn write(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
         if self.writes.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         if !guest.shared.may_write() {
             if !guest.asked_to_write {
                 guest.asked_to_write = true;
                 guest.tell(Outcome::WantsToWrite);
             }
-            return Ok(());
+            return Ok(false);
         }
         let file = guest.target.as_ref().expect("only a target writes");
         let (id, mode, basis_bytes) = (file.id, file.mode, file.bytes);
@@ -660,7 +682,7 @@ impl<C: Completions> Connection<C> {
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -99,6 +99,7 @@ struct Guest<C: Completions> {
     frames: usize,
     asked_to_write: bool,
     stopping: bool,
+    ended: bool,
     /// Bytes that the kernels of our peers took and gave when we last looked.
     moved: u64,
     outbox: VecDeque<Outcome>,
@@ -207,6 +208,25 @@ impl<C: Completions> Worker<C> {
         Ok(true)
     }
 
+    #[cfg(test)]
+    pub(crate) fn debug(&self) {
+        for (guest, connections) in self.parties.iter().flatten() {
+            eprintln!("guest outbox {:?} stopping {} asked {}", guest.outbox, guest.stopping, guest.asked_to_write);
+            for connection in connections {
+                connection.debug();
+            }
+        }
+    }
+
+    /// For tests: no guest is left, and every buffer is back.
+    #[cfg(test)]
+    pub(crate) fn assert_empty(&self) {
+        assert!(self.parties.iter().all(Option::is_none));
+        for pool in [Pool::Frame, Pool::Small, Pool::Large, Pool::Payload] {
+            assert_eq!(self.backend.free(pool), pool.buffers());
+        }
+    }
+
     fn work_on(&mut self, job: Job<C>) {
         match job {
             Job::Start(start) => self.start(*start),
@@ -245,13 +265,19 @@ impl<C: Completions> Worker<C> {
 
     fn admit(&mut self, start: Start<C>) -> Result<(), WorkerError> {
         let block_bytes = start.terms.layout.block().bytes();
-        let (source, sparse, target, readback, expected) = match start.ends {
-            Ends::Source { file, sparse } => (Some(file), sparse, None, false, None),
-            Ends::Target { file } => (None, false, file, false, None),
-            Ends::Both { source, sparse, target } => (Some(source), sparse, target, false, None),
-            Ends::ReadBack { file, expected } => (None, false, Some(file), true, Some(expected)),
+        // Only Both and ReadBack need no line.
+        let (lanes, readback) = match &start.ends {
+            Ends::Source { .. } | Ends::Target { .. } => (0, false),
+            Ends::Both { .. } => (1, false),
+            Ends::ReadBack { .. } => (1, true),
         };
-        let has_target = !readback && (source.is_none() || start.sockets.is_empty());
+        let has_target = matches!(start.ends, Ends::Target { .. } | Ends::Both { .. });
+        let (source, sparse, target, expected) = match start.ends {
+            Ends::Source { file, sparse } => (Some(file), sparse, None, None),
+            Ends::Target { file } => (None, false, file, None),
+            Ends::Both { source, sparse, target } => (Some(source), sparse, target, None),
+            Ends::ReadBack { file, expected } => (None, false, Some(file), Some(expected)),
+        };
         let direct = [&source, &target].into_iter().flatten().any(|file| file.mode == Mode::Direct);
         let small = !direct && block_bytes as usize <= Pool::Small.buffer_bytes();
         let extent_pool = if small { Pool::Small } else { Pool::Large };
@@ -271,6 +297,7 @@ impl<C: Completions> Worker<C> {
             frames,
             asked_to_write: false,
             stopping: false,
+            ended: false,
             moved: 0,
             outbox: VecDeque::new(),
             backend: std::marker::PhantomData,
@@ -293,10 +320,8 @@ impl<C: Completions> Worker<C> {
             target: has_target.then(|| Target::new(guest.terms)),
             readback: readback.then(|| ReadBack::new(guest.terms.layout)),
         };
-        let mut connections = Vec::with_capacity(start.sockets.len().max(1));
-        if start.sockets.is_empty() {
-            connections.push(Connection::new(slot, 0, 0, None, machines()));
-        }
+        let mut connections: Vec<Connection<C>> =
+            (0..lanes).map(|lane| Connection::new(slot, lane, 0, None, machines())).collect();
         for (index, (number, socket)) in start.sockets.into_iter().enumerate() {
             let buffer = self.backend.lease(Pool::Frame, account).expect("counted at the door");
             let line = Line::new(self.backend.adopt(socket), buffer);
@@ -399,19 +424,21 @@ impl<C: Completions> Worker<C> {
             if !guest.stopping || !connections.iter().all(Connection::drained) {
                 continue;
             }
+            connections.clear();
+            for file in [guest.source.take(), guest.target.take()].into_iter().flatten() {
+                self.backend.close(file.id);
+            }
+            if !guest.ended {
+                guest.ended = true;
+                guest.tell(Outcome::Ended);
+            }
             guest.flush();
             if !guest.outbox.is_empty() {
-                continue; // control is behind; Ended has to come last
+                continue; // control is behind; it will be told
             }
-            let Some((mut guest, connections)) = self.parties[slot].take() else { continue };
-            drop(connections);
-            self.list.retain(|(listed, _)| *listed != slot);
-            self.close_files(&mut guest);
             self.shares.dismiss(guest.account, guest.frames);
-            if let Err(outcome) = guest.shared.tell(Outcome::Ended) {
-                // The queue was emptied above; control took nothing since, and nobody else waits for this.
-                drop(outcome);
-            }
+            self.list.retain(|(listed, _)| *listed != slot);
+            self.parties[slot] = None;
         }
     }
 
