@@ -121,7 +121,10 @@ pub enum Mode {
     Buffered,
     /// In memory (tmpfs): nothing ever waits, so nothing is gained by asking for it asynchronously.
     Memory,
-    /// Past the page cache: offsets, lengths and addresses are multiples of 4096.
+    /// Past the page cache: offsets and places in buffers are multiples of 4096. Lengths too, but at the file's tail, where
+    /// more is moved than asked for, up to the next multiple: a read may overwrite its buffer so far, and a write writes
+    /// what lies in its buffer so far, which its owner has made zeros. Who wrote cuts the file to its length in the end.
+    /// What was asked for is reported.
     Direct,
 }
 
@@ -145,7 +148,7 @@ pub enum Operation<B, S> {
     /// Writes `part` at `offset`.
     Write { file: FileId, offset: u64, part: Part<S> },
     /// Receives into `buffer[from..until]`: some bytes, or with `whole` all of them unless the connection ends. 0 bytes:
-    /// the peer will send no more.
+    /// the peer will send no more, so never ask for none.
     Receive { socket: SocketId, buffer: B, from: u32, until: u32, whole: bool },
     /// Sends `parts`, without their first `skip` bytes, in order. At most one is in flight on a socket.
     Send { socket: SocketId, parts: Vec<Part<S>>, skip: u32 },

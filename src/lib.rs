@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may end at the first surprise"))]
 
+pub mod cli;
 pub mod completion;
 pub mod control;
 pub mod counters;
@@ -12,9 +13,11 @@ pub mod extent;
 pub mod failure;
 pub mod limits;
 pub mod method;
+pub mod report;
+pub mod ring;
+pub mod root;
 pub mod session;
-pub mod wire;
-pub mod worker;
-
 #[cfg(test)]
 mod sim;
+pub mod wire;
+pub mod worker;

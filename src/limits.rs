@@ -29,6 +29,11 @@ pub const WORKERS_DEFAULT_MAX: u32 = 16;
 /// Workers of one process that can be asked for.
 pub const WORKERS_MAX: u32 = 256;
 
+/// Cores that can be named (`--cpus`): as many as a `cpu_set_t` holds.
+pub const CPUS_MAX: usize = 1024;
+/// Symbolic links followed on the way to a target (Linux' own limit).
+pub const SYMLINKS_MAX: usize = 40;
+
 /// A file's length. The kernel's offsets are signed.
 pub const FILE_BYTES_MAX: u64 = i64::MAX.unsigned_abs();
 
@@ -46,6 +51,13 @@ pub const SIGNATURE_BATCH_BYTES: u32 = 512 << 10;
 
 /// Bytes of an authentication tag: AES-256-GCM's and ChaCha20-Poly1305's.
 pub const TAG_LEN: usize = 16;
+/// Parts of one send: IOV_MAX, what `sendmsg` takes at once. A data frame has its head and [`PIECES_MAX`] pieces.
+pub const SEND_PARTS_MAX: usize = 1024;
+/// Direct I/O: offsets, lengths and addresses are multiples of this, which every file system and disk we know accepts.
+pub const DIRECT_ALIGNMENT: u32 = 4096;
+/// Files of one worker whose descriptions its ring holds as well, so that locks outlast a killed process' last writes:
+/// source and target of each session, each perhaps opened twice. More can be open; they are just not held so.
+pub const FILES_REGISTERED_MAX: u32 = 32;
 /// The fixed front of every frame on a data connection.
 pub const HEADER_LEN: usize = 16;
 /// One entry of a data frame's table: first block, count, tag.
@@ -120,6 +132,8 @@ pub const CONNECT_MS: u64 = 15_000;
 pub const JOIN_MS: u64 = 10_000;
 /// Trying to lock a target before it is called busy: a killed process' last writes may still hold it.
 pub const LOCK_MS: u64 = 5_000;
+/// Between two tries. Guessed: short against what a person notices, long against what a try costs.
+pub const LOCK_RETRY_MS: u64 = 20;
 /// Between two heartbeats, and between two looks at what goes on.
 pub const HEARTBEAT_MS: u64 = 500;
 /// Nothing moved, neither here nor there: the session is over.
@@ -165,5 +179,14 @@ const _: () = assert!(
         + PAYLOAD_BUFFERS * PAYLOAD_BYTES_MAX as usize
         <= 24 << 20,
     "the buffers of one worker"
+);
+const _: () = assert!(PIECES_MAX < SEND_PARTS_MAX, "a data frame, its head included, must fit one send");
+const _: () = assert!(SESSIONS_MAX * 4 <= FILES_REGISTERED_MAX as usize, "every file of a session is held");
+const _: () = assert!(
+    FRAME_BUFFER_BYTES.is_multiple_of(DIRECT_ALIGNMENT as usize)
+        && SMALL_BUFFER_BYTES.is_multiple_of(DIRECT_ALIGNMENT as usize)
+        && LARGE_BUFFER_BYTES.is_multiple_of(DIRECT_ALIGNMENT as usize)
+        && PAYLOAD_BYTES_MAX.is_multiple_of(DIRECT_ALIGNMENT),
+    "a length rounded up for direct I/O stays inside its buffer"
 );
 const _: () = assert!(LOCK_MS < WELCOME_MS, "waiting for a lock must not look like silence");

@@ -1,2 +1,24 @@
-//! The program.
-fn main() {}
+//! The program: parse, run, exit code.
+
+use pdcp::cli::{self, Command};
+use pdcp::control::{Watch, client, server};
+use pdcp::report::Report;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let invocation = cli::parse(std::env::args_os().skip(1));
+    let mut report = Report::new(invocation.verbosity, invocation.json);
+    invocation.notes.iter().for_each(|note| report.detail(note));
+    let (summary, hint) = match invocation.command {
+        Command::Copy(config) => (client::copy(*config, &mut report), ""),
+        Command::Serve(config) => (server::serve(config, &mut report), ""),
+        Command::Refuse { summary, hint } => (*summary, hint),
+        Command::Say(text) => {
+            report.say(&text);
+            return ExitCode::SUCCESS;
+        }
+    };
+    report.end(&summary);
+    report.hint(hint);
+    ExitCode::from(summary.exit_code())
+}

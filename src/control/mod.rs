@@ -3,11 +3,15 @@
 //! `client` asks, `server` serves; both run the same session machine from `session`. Only here and on the command line
 //! are there clients and servers: everything below knows sources and targets.
 
+pub mod client;
+pub mod server;
+
 use crate::completion::DirectPolicy;
 use crate::digest::Digest;
 use crate::extent::BlockSize;
 use crate::failure::Failure;
 use crate::method::Method;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// One end of a copy, as typed.
@@ -117,6 +121,8 @@ pub trait Watch {
     fn warn(&mut self, line: &str);
     /// A line for those who asked for detail (`-v`).
     fn detail(&mut self, line: &str);
+    /// A server accepts connections at this address.
+    fn listening(&mut self, address: SocketAddr);
     /// Called ten times a second or so while bytes move.
     fn progress(&mut self, progress: Progress);
 }
@@ -127,8 +133,8 @@ pub trait Watch {
 pub struct Summary {
     /// Which way; unknown after a usage error.
     pub direction: Option<Direction>,
-    /// `-n` was given.
-    pub dry_run: bool,
+    /// `-n` was given; unknown after a usage error.
+    pub dry_run: Option<bool>,
     /// As typed; empty when unknown.
     pub source: Vec<u8>,
     /// As typed, the taken name appended.

@@ -1,0 +1,311 @@
+//! What was typed -> a [`Command`].
+//!
+//! Says nothing itself: help, notes and refusals are handed back for `report` to print. The last of two equal options
+//! counts, and unique beginnings of long options are taken, as pdiffcopy's users know it. What one end of a copy may
+//! look like is in `place`, sizes are in `size`.
+
+mod place;
+mod size;
+
+use crate::completion::DirectPolicy;
+use crate::control::{CopyConfig, ServeConfig, Summary, WorkersConfig};
+use crate::extent::BlockSize;
+use crate::failure::{Failure, Kind};
+use crate::limits::{BLOCK_BYTES_MAX, CONNECTIONS_MAX, CPUS_MAX, WORKERS_MAX};
+use crate::method::Method;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, Parser, error::ErrorKind};
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::ffi::OsStrExt;
+
+/// One run of the program, as asked for.
+#[derive(Debug)]
+pub struct Invocation {
+    /// What to do.
+    pub command: Command,
+    /// Times `-v` less times `-q`: above 0 details are wanted, below 0 neither progress nor closing lines.
+    pub verbosity: i32,
+    /// `--json`.
+    pub json: bool,
+    /// What was made of the options where that is not what was typed; for `-v`.
+    pub notes: Vec<String>,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Make one copy.
+    Copy(Box<CopyConfig>),
+    /// Run a server.
+    Serve(ServeConfig),
+    /// Help or version: print it, done.
+    Say(String),
+    /// Nothing: what was typed makes no sense.
+    Refuse {
+        /// With the one failure, and what could be understood all the same.
+        summary: Box<Summary>,
+        /// Lines for people that come after it; may be empty.
+        hint: &'static str,
+    },
+}
+
+const FORMS: &str = "\
+usage: pdcp [OPTIONS] SOURCE TARGET     one of the two may be HOST:PORT:PATH
+       pdcp [OPTIONS] --serve :PORT     a server, for the other host
+       pdcp --help                      all options";
+
+const SEE_HELP: &str = "Try 'pdcp --help'.";
+
+const HELP: &str = "\
+{about}
+
+  pdcp --serve :9000                           on the other host: a server
+  pdcp --connections 16 file host:9000:/path   push file to the server's /path
+  pdcp host:9000:/path file                    pull: the other way round
+  pdcp disk.img copy.img                       both here, without a server
+
+{usage-heading} pdcp [OPTIONS] SOURCE TARGET
+       pdcp [OPTIONS] --serve ADDRESS
+
+A remote is HOST:PORT:PATH, [IPV6]:PORT:PATH or pdcp://HOST:PORT/PATH.
+./ before a name makes it local.
+
+{all-args}";
+
+/// Brings a large file up to date with another, here or on another host, and proves that it did.
+#[derive(Debug, Parser)]
+#[command(name = "pdcp", version, help_template = HELP, max_term_width = 96, no_binary_name = true)]
+#[command(disable_help_flag = true, disable_version_flag = true, args_override_self = true, infer_long_args = true)]
+struct Typed {
+    // In `paths`, all of them: how many make sense is told in our own words.
+    #[arg(value_name = "PATH", hide = true)]
+    paths: Vec<OsString>,
+
+    /// Serve on :PORT (all addresses), IPV4:PORT, [IPV6]:PORT or PORT; port 0: any free one
+    #[arg(short = 'l', long, visible_alias = "listen", value_name = "ADDRESS", value_parser = listen_address)]
+    #[arg(help_heading = "Serving")]
+    serve: Option<(Option<IpAddr>, u16)>,
+
+    /// Compare in blocks of SIZE, such as 64KiB or 1M, rounded up to a power of two from 4 KiB to 1 MiB [default: 16KiB]
+    #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true, help_heading = "Comparing", conflicts_with = "serve", value_parser = block_bytes)]
+    block_size: Option<u64>,
+    /// Compare blocks by METHOD; the proof is BLAKE3 in any case [default: blake3]
+    #[arg(short = 'm', long, value_name = "METHOD", help_heading = "Comparing", conflicts_with = "serve")]
+    #[arg(value_parser = PossibleValuesParser::new(Method::NAMES.iter().copied()).try_map(method))]
+    hash_method: Option<Method>,
+    /// Do not compare: send everything
+    #[arg(short = 'W', long, help_heading = "Comparing", conflicts_with = "serve")]
+    whole_file: bool,
+    /// Compare, and say what would move; write and create nothing
+    #[arg(short = 'n', long, help_heading = "Comparing", conflicts_with = "serve")]
+    dry_run: bool,
+
+    /// Read back from the disk what was written, and compare
+    #[arg(long, help_heading = "Writing", conflicts_with = "serve")]
+    verify: bool,
+    /// Update also a target that has several hard links
+    #[arg(long, help_heading = "Writing", conflicts_with = "serve")]
+    inplace: bool,
+    /// Do not wait until the target is on disk
+    #[arg(long, help_heading = "Writing", conflicts_with = "serve")]
+    no_fsync: bool,
+
+    /// TCP connections, 1 to 128 [default: as many as workers]; with --serve: most of one client [default: 128]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Speed")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(CONNECTIONS_MAX)))]
+    connections: Option<u32>,
+    /// Workers on this side [default: the cores this process may use, at most 16]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, help_heading = "Speed")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(WORKERS_MAX)))]
+    concurrency: Option<u32>,
+    /// Use only these cores, such as 0-3,8
+    #[arg(long, value_name = "LIST", help_heading = "Speed", value_parser = cpu_list)]
+    cpus: Option<Cpus>,
+    /// Do not pin workers to cores
+    #[arg(long, help_heading = "Speed")]
+    no_pin: bool,
+    /// Read and write past the page cache; auto: if most of the file is not in it [default: auto]
+    #[arg(long, value_name = "WHEN", help_heading = "Speed")]
+    #[arg(value_parser = PossibleValuesParser::new(["auto", "always", "never"]).map(direct_policy))]
+    direct: Option<DirectPolicy>,
+
+    /// Say more
+    #[arg(short, long, action = ArgAction::Count, help_heading = "Output")]
+    verbose: u8,
+    /// Say less: no progress, no closing lines
+    #[arg(short, long, action = ArgAction::Count, help_heading = "Output")]
+    quiet: u8,
+    /// End with one line of JSON on standard output instead of words
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+    /// Without paths: print this help. With paths: rsync's human-readable, does nothing
+    #[arg(short = 'h', help_heading = "Output")]
+    h: bool,
+    /// Print this help
+    #[arg(long, action = ArgAction::Help, help_heading = "Output")]
+    help: Option<bool>,
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = "Output")]
+    version: Option<bool>,
+}
+
+/// Cores, ascending, each once. A type of its own: clap takes a bare `Vec` for an option given several times.
+#[derive(Clone, Debug)]
+struct Cpus(Vec<usize>);
+
+/// What `arguments`, without the program's name, ask for.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Invocation {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match Typed::try_parse_from(&arguments) {
+        Ok(typed) => Invocation {
+            verbosity: i32::from(typed.verbose) - i32::from(typed.quiet),
+            json: typed.json,
+            notes: notes(&typed),
+            command: command(typed),
+        },
+        Err(error) => {
+            let command = match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Command::Say(error.to_string()),
+                _ => refuse(Failure::new(Kind::Usage, one_line(&error)), Summary::default(), SEE_HELP),
+            };
+            // Who asked for JSON gets it also when the rest could not be understood.
+            let json = arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
+            Invocation { command, verbosity: 0, json, notes: Vec::new() }
+        }
+    }
+}
+
+fn command(typed: Typed) -> Command {
+    let shown = |name: &OsString| name.to_string_lossy().into_owned();
+    let wrong = |text: String| {
+        let summary = Summary { dry_run: Some(typed.dry_run), ..Summary::default() };
+        refuse(Failure::new(Kind::Usage, text), summary, FORMS)
+    };
+    match (typed.serve, &typed.paths[..]) {
+        (_, []) if typed.h => Command::Say(<Typed as clap::CommandFactory>::command().render_help().to_string()),
+        (Some((address, port)), []) => Command::Serve(ServeConfig {
+            address,
+            port,
+            direct: typed.direct.unwrap_or_default(),
+            connections_max: typed.connections.unwrap_or(CONNECTIONS_MAX),
+            workers: workers(&typed),
+        }),
+        (Some(_), [path, ..]) => wrong(format!("{}: a server is given no paths; its clients name them", shown(path))),
+        (None, []) => wrong("nothing to do: SOURCE and TARGET are missing".into()),
+        (None, [path]) => wrong(format!("{}: only one path is given; a copy needs SOURCE and TARGET", shown(path))),
+        (None, [source, target]) => copy(&typed, source, target),
+        (None, [_, _, third, ..]) => wrong(format!("{}: more than two paths; pdcp copies one file", shown(third))),
+    }
+}
+
+fn copy(typed: &Typed, source_typed: &OsString, target_typed: &OsString) -> Command {
+    let (source_bytes, target_bytes) = (source_typed.as_bytes().to_vec(), target_typed.as_bytes().to_vec());
+    match place::pair(source_typed, target_typed) {
+        Ok((source, target)) => Command::Copy(Box::new(CopyConfig {
+            source,
+            source_typed: source_bytes,
+            target,
+            target_typed: target_bytes,
+            block_size: typed.block_size.and_then(BlockSize::nearest).unwrap_or_default(),
+            method: typed.hash_method.unwrap_or_default(),
+            whole_file: typed.whole_file,
+            dry_run: typed.dry_run,
+            verify: typed.verify,
+            inplace: typed.inplace,
+            fsync: !typed.no_fsync,
+            direct: typed.direct.unwrap_or_default(),
+            connections: typed.connections,
+            workers: workers(typed),
+        })),
+        Err(failure) => {
+            let dry_run = Some(typed.dry_run);
+            let summary = Summary { dry_run, source: source_bytes, target: target_bytes, ..Summary::default() };
+            refuse(failure, summary, "")
+        }
+    }
+}
+
+fn workers(typed: &Typed) -> WorkersConfig {
+    let cpus = typed.cpus.as_ref().map(|cpus| cpus.0.clone());
+    WorkersConfig { count: typed.concurrency, cpus, pin: !typed.no_pin }
+}
+
+fn refuse(failure: Failure, summary: Summary, hint: &'static str) -> Command {
+    Command::Refuse { summary: Box::new(Summary { failures: vec![failure], ..summary }), hint }
+}
+
+fn notes(typed: &Typed) -> Vec<String> {
+    let Some(asked_bytes) = typed.block_size else { return Vec::new() };
+    let block_bytes = BlockSize::nearest(asked_bytes).unwrap_or_default().bytes();
+    let note = match asked_bytes {
+        asked if asked == u64::from(block_bytes) => return Vec::new(),
+        asked if asked > u64::from(BLOCK_BYTES_MAX) => "that is the largest block",
+        _ => "a block is a power of two from 4 KiB to 1 MiB",
+    };
+    vec![format!("block size {asked_bytes} is taken as {} KiB: {note}", block_bytes >> 10)]
+}
+
+/// clap's message and its tips, without its decoration and its usage.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let message = text.strip_prefix("error: ").unwrap_or(&text);
+    let until = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|end| message.find(end)).min();
+    let lines = message[..until.unwrap_or(message.len())].lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+fn block_bytes(text: &str) -> Result<u64, String> {
+    match size::parse(text) {
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err("a size is like 4096, 64KiB or 1.5M, and above 0".into()),
+    }
+}
+
+fn method(name: String) -> Result<Method, String> {
+    Method::parse(&name).ok_or(format!("{name} is no method"))
+}
+
+fn direct_policy(when: String) -> DirectPolicy {
+    match when.as_str() {
+        "always" => DirectPolicy::Always,
+        "never" => DirectPolicy::Never,
+        _ => DirectPolicy::Auto,
+    }
+}
+
+/// `:9000`, `9000`, `127.0.0.1:9000`, `[::1]:9000`.
+fn listen_address(text: &str) -> Result<(Option<IpAddr>, u16), String> {
+    let (address, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let bracketed = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = match (address, bracketed) {
+        ("", _) => Some(None),
+        (_, Some(inner)) => inner.parse::<Ipv6Addr>().ok().map(|address| Some(IpAddr::V6(address))),
+        (plain, None) => plain.parse::<Ipv4Addr>().ok().map(|address| Some(IpAddr::V4(address))),
+    };
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit()); // parse() would take "+9000"
+    match (address, port.parse()) {
+        (Some(address), Ok(port)) if digits => Ok((address, port)),
+        _ => Err("listen on :PORT, IPV4:PORT, [IPV6]:PORT or PORT, such as :9000 or 127.0.0.1:9000".into()),
+    }
+}
+
+/// `0-3,8`.
+fn cpu_list(text: &str) -> Result<Cpus, String> {
+    let wrong = || format!("cores are listed like 0-3,8, each below {CPUS_MAX}");
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<usize>().ok())?;
+    let mut cpus = Vec::new();
+    for range in text.split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        match (number(first), number(last)) {
+            (Some(first), Some(last)) if first <= last && last < CPUS_MAX => cpus.extend(first..=last),
+            _ => return Err(wrong()),
+        }
+    }
+    cpus.sort_unstable();
+    cpus.dedup();
+    Ok(Cpus(cpus))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! One open file of a worker: its own description, and the plain calls on it.
+//!
+//! What always holds: the description names the inode that control holds, and control's own description, with the lock on
+//! it, lives at least as long. Whether a path still leads there, and what is kept when all is done, is control's matter.
+
+use super::errno;
+use crate::completion::{Access, Errno, Mode};
+use crate::limits::DIRECT_ALIGNMENT;
+use rustix::fs::{FallocateFlags, FileType, Mode as Permissions, OFlags, SeekFrom, fallocate, fstat, open, seek};
+use rustix::io::{Errno as Error, pread, pwrite, retry_on_intr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) descriptor: OwnedFd,
+    pub(super) mode: Mode,
+    /// Pushed and not yet popped.
+    pub(super) in_flight: u32,
+    is_device: bool,
+    _held: Arc<OwnedFd>,
+}
+
+impl OpenFile {
+    /// A description of our own, since the kernel's read-ahead is kept there.
+    pub(super) fn open(held: &Arc<OwnedFd>, access: Access, mode: Mode) -> Result<Self, Errno> {
+        let descriptor = reopen(held, access, mode == Mode::Direct).map_err(errno)?;
+        let is_device = file_type(&descriptor).map_err(errno)? == FileType::BlockDevice;
+        Ok(Self { descriptor, mode, in_flight: 0, is_device, _held: Arc::clone(held) })
+    }
+
+    /// A plain read.
+    pub(super) fn read(&self, into: &mut [u8], offset: u64) -> Result<u32, Errno> {
+        let moved = retry_on_intr(|| pread(&self.descriptor, &mut *into, offset)).map_err(errno)?;
+        Ok(u32::try_from(moved).expect("at most a buffer"))
+    }
+
+    /// A plain write.
+    pub(super) fn write(&self, bytes: &[u8], offset: u64) -> Result<u32, Errno> {
+        let moved = retry_on_intr(|| pwrite(&self.descriptor, bytes, offset)).map_err(errno)?;
+        Ok(u32::try_from(moved).expect("at most a buffer"))
+    }
+
+    /// The first hole in `offset..end`, cut to it. What lies behind the file's end is no hole of the file.
+    pub(super) fn next_hole(&self, offset: u64, end: u64) -> Result<Option<(u64, u64)>, Errno> {
+        if self.is_device {
+            return Ok(None);
+        }
+        let hole = match seek(&self.descriptor, SeekFrom::Hole(offset)) {
+            Ok(hole) => hole,
+            // Behind the end, or a file system that cannot say.
+            Err(Error::NXIO | Error::INVAL | Error::OPNOTSUPP) => return Ok(None),
+            Err(error) => return Err(errno(error)),
+        };
+        if hole >= end {
+            return Ok(None);
+        }
+        let hole_end = match seek(&self.descriptor, SeekFrom::Data(hole)) {
+            Ok(data) => data,
+            Err(Error::NXIO) => self.bytes()?, // no data up to the end, where SEEK_HOLE finds one in every file
+            Err(error) => return Err(errno(error)),
+        };
+        Ok((hole < hole_end).then_some((hole, hole_end.min(end))))
+    }
+
+    /// Makes zeros: a hole if the file system can.
+    pub(super) fn punch(&self, offset: u64, bytes: u64) -> Result<(), Errno> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match retry_on_intr(|| fallocate(&self.descriptor, how, offset, bytes)) {
+            Err(Error::OPNOTSUPP | Error::NOSYS) => self.write_zeros(offset, bytes),
+            result => result.map_err(errno),
+        }
+    }
+
+    fn write_zeros(&self, mut offset: u64, bytes: u64) -> Result<(), Errno> {
+        let mut left = match self.mode {
+            Mode::Direct => bytes.next_multiple_of(u64::from(DIRECT_ALIGNMENT)), // only at the file's very end
+            Mode::Buffered | Mode::Memory => bytes,
+        };
+        while left > 0 {
+            let most = usize::try_from(left).map_or(ZEROS.0.len(), |left| left.min(ZEROS.0.len()));
+            let written = u64::from(self.write(&ZEROS.0[..most], offset)?);
+            if written == 0 {
+                return Err(errno(Error::IO));
+            }
+            offset += written;
+            left -= written;
+        }
+        Ok(())
+    }
+
+    /// Sets room aside. Only what the write itself would fail with as well is an error.
+    pub(super) fn allocate(&self, offset: u64, bytes: u64) -> Result<(), Errno> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        match retry_on_intr(|| fallocate(&self.descriptor, FallocateFlags::empty(), offset, bytes)) {
+            Err(error @ (Error::NOSPC | Error::DQUOT | Error::FBIG | Error::IO)) => Err(errno(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn bytes(&self) -> Result<u64, Errno> {
+        let stat = fstat(&self.descriptor).map_err(errno)?;
+        Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    }
+}
+
+/// Zeros, aligned for direct I/O.
+#[repr(align(4096))]
+struct Zeros([u8; 64 << 10]);
+
+static ZEROS: Zeros = Zeros([0; 64 << 10]);
+
+/// What kind of file this is.
+pub(super) fn file_type(file: &OwnedFd) -> Result<FileType, Error> {
+    Ok(FileType::from_raw_mode(fstat(file)?.st_mode))
+}
+
+/// Another description of the same inode, for certain. Where /proc cannot be used, the same description, unless it has to
+/// be a direct one.
+pub(super) fn reopen(held: &OwnedFd, access: Access, direct: bool) -> Result<OwnedFd, Error> {
+    let mut flags = OFlags::CLOEXEC; // no NOFOLLOW and no EXCL: the first refuses /proc's links, the second a held device
+    flags |= match access {
+        Access::Read => OFlags::RDONLY,
+        Access::Update => OFlags::RDWR,
+    };
+    flags.set(OFlags::DIRECT, direct);
+    let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+    let opened = match retry_on_intr(|| open(&path, flags, Permissions::empty())) {
+        Ok(opened) => opened,
+        Err(Error::NOENT | Error::NOTDIR | Error::ACCESS | Error::PERM) if !direct => {
+            return rustix::io::fcntl_dupfd_cloexec(held, 0);
+        }
+        Err(error) => return Err(error),
+    };
+    let (ours, theirs) = (fstat(&opened)?, fstat(held)?);
+    let is_same = (ours.st_dev, ours.st_ino, ours.st_rdev) == (theirs.st_dev, theirs.st_ino, theirs.st_rdev);
+    if is_same { Ok(opened) } else { Err(Error::STALE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn zeros_are_written_where_holes_are_refused() {
+        let kib = 1 << 10;
+        for mode in [Mode::Buffered, Mode::Direct] {
+            let file = tempfile::tempfile_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
+            file.write_all_at(&vec![7; 300 * kib], 0).unwrap();
+            let held = Arc::new(OwnedFd::from(file.try_clone().unwrap()));
+            let Ok(opened) = OpenFile::open(&held, Access::Update, mode) else {
+                eprintln!("SKIPPED: {mode:?} is refused here");
+                continue;
+            };
+            opened.write_zeros(8 << 10, 200 << 10).unwrap();
+            let mut bytes = vec![1; 300 * kib];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            assert!(bytes[..8 * kib].iter().all(|&byte| byte == 7));
+            assert!(bytes[8 * kib..208 * kib].iter().all(|&byte| byte == 0));
+            assert!(bytes[208 * kib..].iter().all(|&byte| byte == 7));
+        }
+    }
+}

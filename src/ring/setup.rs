@@ -1,0 +1,100 @@
+//! Asks the kernel for a ring as a worker needs it, and explains a refusal.
+//!
+//! A refusal is normal, in containers above all, so it is said in one line that names the likely cause.
+
+use crate::completion::Errno;
+use crate::limits::{COMPLETIONS, SUBMISSIONS};
+use io_uring::IoUring;
+use std::fmt;
+use std::io;
+
+/// Why there is no ring.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RingError {
+    /// This process may not; with what `kernel.io_uring_disabled` says, where that can be read.
+    NotPermitted { disabled: Option<u32> },
+    /// This kernel, or what pretends to be one, does not know io_uring.
+    Unknown,
+    /// The kernel knows io_uring, but not what we ask of it.
+    TooOld,
+    /// No memory for the ring or for the worker's buffers.
+    NoMemory,
+    /// Anything else.
+    Other(Errno),
+}
+
+impl fmt::Display for RingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RingError::NotPermitted { disabled: Some(value @ 1..) } => {
+                write!(f, "io_uring is not permitted: kernel.io_uring_disabled is {value}")
+            }
+            RingError::NotPermitted { .. } => {
+                f.write_str("io_uring is not permitted, probably by a container's seccomp profile (Docker, containerd)")
+            }
+            RingError::Unknown => f.write_str("this kernel has no io_uring, or a sandbox hides it"),
+            RingError::TooOld => f.write_str("io_uring lacks what is needed: the kernel is older than Linux 6.1"),
+            RingError::NoMemory => {
+                f.write_str("no memory for io_uring and its buffers: a memory limit, or RLIMIT_MEMLOCK (ulimit -l)")
+            }
+            RingError::Other(errno) => write!(f, "io_uring cannot be set up: {errno}"),
+        }
+    }
+}
+
+impl std::error::Error for RingError {}
+
+/// Whether workers will get their rings, to be asked before anybody is dialled. Any thread may.
+pub fn probe() -> Result<(), RingError> {
+    make().map(drop)
+}
+
+/// A ring for the calling thread.
+pub(super) fn make() -> Result<IoUring, RingError> {
+    IoUring::builder()
+        // One thread asks and reaps, and completions wait until it does: no interrupts, no locks.
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        // One bad entry does not hold up those behind it.
+        .setup_submit_all()
+        .setup_cqsize(COMPLETIONS)
+        .build(SUBMISSIONS)
+        .map_err(|error| explain(&error))
+}
+
+/// Why a ring, or what belongs to it, cannot be had.
+pub(super) fn explain(error: &io::Error) -> RingError {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => RingError::NotPermitted { disabled: disabled() },
+        Some(libc::ENOSYS) => RingError::Unknown,
+        Some(libc::EINVAL) => RingError::TooOld,
+        Some(libc::ENOMEM) => RingError::NoMemory,
+        errno => RingError::Other(Errno(errno.unwrap_or(libc::EIO))),
+    }
+}
+
+/// 0: allowed. 1: only to privileged processes and one group. 2: to nobody.
+fn disabled() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_its_likely_cause() {
+        #[track_caller]
+        fn check(error: RingError, want: &str) {
+            assert!(error.to_string().contains(want), "{error}");
+        }
+        check(RingError::NotPermitted { disabled: Some(2) }, "kernel.io_uring_disabled is 2");
+        check(RingError::NotPermitted { disabled: Some(0) }, "seccomp");
+        check(RingError::NotPermitted { disabled: None }, "seccomp");
+        check(explain(&io::Error::from_raw_os_error(libc::ENOSYS)), "no io_uring");
+        check(explain(&io::Error::from_raw_os_error(libc::EINVAL)), "older than Linux 6.1");
+        check(explain(&io::Error::from_raw_os_error(libc::ENOMEM)), "RLIMIT_MEMLOCK");
+        check(RingError::Other(Errno(libc::EMFILE)), "Too many open files");
+    }
+}

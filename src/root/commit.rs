@@ -1,0 +1,211 @@
+//! How a target ends: whole, on disk and under its name, or never looking finished.
+//!
+//! The order is the point. A modification time reaches the disk only after the bytes that it stands for; a name only after
+//! the file; 'committed' is said only after the name. While an existing file is changed, its time is one that the source
+//! does not have. The first error is the last: what failed is abandoned, however often a later sync says yes.
+
+use super::place::{Place, sync_directory};
+use super::{Facts, Inode, RootError, Target};
+use crate::entry::{Metadata, Timestamp};
+use rustix::fs::{
+    Advice, AtFlags, Mode, RenameFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fadvise, fchmod, fdatasync, fsync,
+    ftruncate, futimens, linkat, renameat_with, unlinkat,
+};
+use rustix::io::Errno;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// A new file takes these of the source's permission bits: not setuid, setgid, sticky.
+const MODE_TAKEN: u32 = 0o777;
+
+/// A target that is done.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Committed {
+    /// Anything about it was changed: bytes, length, modification time; or it is new. In a dry run: would be.
+    pub changed: bool,
+}
+
+/// What an abandoned target leaves behind.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Left {
+    /// Everything is as it was.
+    Untouched,
+    /// The target is still missing; what was made of it has this name beside it, and is the next run's basis.
+    Kept(String),
+    /// The target is partly updated. It does not have the source's modification time.
+    Unfinished,
+}
+
+impl Target {
+    /// To be called before the first write. An existing file is given a modification time that the source does not have,
+    /// on disk, before it is changed. A temporary needs no mark.
+    pub fn mark_unfinished(&mut self, source: &Metadata) -> Result<(), RootError> {
+        self.work.as_mut().expect("a dry run writes nothing").mark_unfinished(source.mtime)
+    }
+
+    /// Makes it final: every byte of it is known to equal the source's, all writes have completed in full, and the source
+    /// has not changed. `wrote`: something was written (in a dry run: would be).
+    ///
+    /// After an error it has been abandoned, and a temporary kept.
+    pub fn commit(mut self, source: &Metadata, wrote: bool) -> Result<Committed, RootError> {
+        let Some(work) = &mut self.work else {
+            let same = |basis: Facts| {
+                basis.bytes == source.bytes && (source.device_node || basis.mtime == source.mtime) && !self.is_new()
+            };
+            return Ok(Committed { changed: wrote || !self.basis.is_some_and(same) });
+        };
+        let result = work.finish(source, wrote).and_then(|()| Ok(Facts::of(&work.file)?));
+        match result {
+            Ok(now) => {
+                let same = |basis: Facts| basis.bytes == now.bytes && basis.mtime == now.mtime && !self.is_new();
+                Ok(Committed { changed: wrote || !self.basis.is_some_and(same) })
+            }
+            Err(error) => {
+                self.abandon(true);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives it up after an error, with nothing in flight any more. A temporary is kept if something in it is verified
+    /// (`keep`), or was left by an earlier run, which may have verified it.
+    pub fn abandon(self, keep: bool) -> Left {
+        self.work.map_or(Left::Untouched, |work| work.leave(keep))
+    }
+}
+
+/// What a target is being worked on with.
+#[derive(Debug)]
+pub(super) struct Work {
+    place: Place,
+    file: Arc<OwnedFd>,
+    /// The name of the file as long as it is being made; `None` for one that is updated in place.
+    temporary: Option<String>,
+    /// An earlier run left something in it.
+    resumed: bool,
+    fsync: bool,
+    /// The modification time that says 'unfinished', once it has been set.
+    mark: Option<Timestamp>,
+}
+
+impl Work {
+    pub(super) fn new(place: Place, file: Arc<OwnedFd>, temporary: Option<String>, resumed: bool, fsync: bool) -> Self {
+        Self { place, file, temporary, resumed, fsync, mark: None }
+    }
+
+    fn mark_unfinished(&mut self, source_mtime: Timestamp) -> Result<(), RootError> {
+        if self.temporary.is_some() || self.mark.is_some() {
+            return Ok(());
+        }
+        // Different also for whoever compares whole seconds.
+        let mark = Timestamp::whole(i64::from(source_mtime.seconds() == 0));
+        self.mark = Some(mark);
+        self.set_mtime(Some(mark))?;
+        self.synced(|file| fsync(file))
+    }
+
+    fn finish(&mut self, source: &Metadata, wrote: bool) -> Result<(), RootError> {
+        // Also bytes that we found, not wrote: an earlier run, killed or with --no-fsync, may have left them in memory.
+        self.synced(|file| fdatasync(file))?;
+        let new = self.temporary.is_some();
+        if Facts::of(&self.file)?.bytes != source.bytes {
+            self.mark_unfinished(source.mtime)?;
+            ftruncate(&self.file, source.bytes)?;
+        }
+        if new && !source.device_node {
+            fchmod(&self.file, Mode::from_raw_mode(source.mode & MODE_TAKEN))?;
+        }
+        let mut touched = new || wrote || self.mark.is_some();
+        if source.device_node {
+            // A device's times say nothing about what it holds: this copy was made now, or has not been touched.
+            if touched {
+                self.set_mtime(None)?;
+            }
+        } else if Facts::of(&self.file)?.mtime != source.mtime {
+            self.set_mtime(Some(source.mtime))?;
+            touched = true;
+        }
+        if touched {
+            self.synced(|file| fsync(file))?;
+        }
+        self.settle_name()
+    }
+
+    /// Gives a new file its name, and makes sure that the target's name leads to the file that was proven.
+    fn settle_name(&self) -> Result<(), RootError> {
+        let inode = self.inode()?;
+        if let Some(temporary) = &self.temporary {
+            if !self.place.leads_to(temporary.as_bytes(), inode)? {
+                return Err(RootError::Replaced);
+            }
+            match rename(&self.place, temporary) {
+                Err(Errno::INVAL | Errno::NOSYS) => link(&self.place, temporary),
+                other => other,
+            }
+            .map_err(|errno| if errno == Errno::EXIST { RootError::Appeared } else { errno.into() })?;
+            if self.fsync {
+                sync_directory(&self.place.directory, &self.file)?;
+            }
+        }
+        if self.place.leads_to(&self.place.name, inode)? { Ok(()) } else { Err(RootError::Replaced) }
+    }
+
+    fn leave(self, keep: bool) -> Left {
+        match (&self.temporary, self.mark) {
+            (Some(temporary), _) if keep || self.resumed => Left::Kept(temporary.clone()),
+            (Some(temporary), _) => {
+                // Only if the name is still ours; failing that, a worthless file stays for the next run.
+                if self.inode().and_then(|inode| self.place.leads_to(temporary.as_bytes(), inode)) == Ok(true) {
+                    _ = unlinkat(&self.place.directory, temporary, AtFlags::empty());
+                }
+                Left::Untouched
+            }
+            (None, None) => Left::Untouched,
+            (None, Some(mark)) => {
+                // Writes have moved it since. If this fails too, the time is theirs: still not the source's.
+                _ = self.set_mtime(Some(mark)).and_then(|()| self.synced(|file| fsync(file)));
+                Left::Unfinished
+            }
+        }
+    }
+
+    fn inode(&self) -> Result<Inode, Errno> {
+        Ok(Facts::of(&self.file)?.inode)
+    }
+
+    /// `None`: the present time.
+    fn set_mtime(&self, mtime: Option<Timestamp>) -> Result<(), RootError> {
+        let last_modification = mtime.map_or(Timespec { tv_sec: 0, tv_nsec: UTIME_NOW }, |time| Timespec {
+            tv_sec: time.seconds(),
+            tv_nsec: time.nanos().into(),
+        });
+        let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        match futimens(&self.file, &Timestamps { last_access, last_modification }) {
+            Err(Errno::PERM | Errno::ACCESS) => Err(RootError::NotOwner),
+            other => Ok(other?),
+        }
+    }
+
+    /// By the description that holds the file since before the first write: it is told of every write that failed.
+    fn synced(&self, sync: fn(&OwnedFd) -> Result<(), Errno>) -> Result<(), RootError> {
+        if !self.fsync {
+            return Ok(());
+        }
+        sync(&self.file).map_err(|errno| {
+            // What could not be written counts as clean now. The next run must compare what the disk has.
+            _ = fadvise(&self.file, 0, None, Advice::DontNeed);
+            errno.into()
+        })
+    }
+}
+
+fn rename(place: &Place, temporary: &str) -> Result<(), Errno> {
+    let name = place.name.as_slice();
+    renameat_with(&place.directory, temporary, &place.directory, name, RenameFlags::NOREPLACE)
+}
+
+/// The same for file systems that cannot rename without replacing.
+pub(super) fn link(place: &Place, temporary: &str) -> Result<(), Errno> {
+    linkat(&place.directory, temporary, &place.directory, place.name.as_slice(), AtFlags::empty())?;
+    unlinkat(&place.directory, temporary, AtFlags::empty())
+}

@@ -1,0 +1,244 @@
+//! Where a target is: a held directory, and a name in it.
+//!
+//! A path is walked once. A directory at its end takes the source's name; a symbolic link to a file is followed, so that
+//! the file behind it is updated; missing parents are made. Everything later goes by the held directory.
+
+use super::{Facts, Inode, Root, RootError};
+use crate::limits::{NAME_BYTES_MAX, PATH_BYTES_MAX, SYMLINKS_MAX};
+use rustix::fs::{FileType, Mode, OFlags, fsync, mkdirat, openat, readlinkat, syncfs};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A held directory and a name in it.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) directory: OwnedFd,
+    pub(super) name: Vec<u8>,
+    /// What had that name when we looked: never a symbolic link, never a directory.
+    pub(super) found: Option<Facts>,
+}
+
+/// What becomes of parent directories that are missing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Parents {
+    /// They stay missing, and there is no place.
+    Leave,
+    /// They are made, and are on disk before anything is made in them, if asked for.
+    Make { fsync: bool },
+}
+
+/// Where a path leads.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    /// `None`: a parent is missing and was left so.
+    pub(super) place: Option<Place>,
+    /// The source's name was appended.
+    pub(super) taken: bool,
+}
+
+impl Place {
+    /// Where `path` leads. If that is a directory, or the path can only mean one, `source_name` in it.
+    pub(super) fn resolve(
+        root: Root,
+        path: &[u8],
+        source_name: &[u8],
+        parents: Parents,
+    ) -> Result<Resolved, RootError> {
+        check_path(path)?;
+        let (above, last) = split(root.relative(path));
+        let mut taken = last.is_none();
+        let mut name = match last {
+            Some(last) => last,
+            None => check_name(source_name)?,
+        };
+        let Some(mut directory) = open_parents(&root.start()?, above, parents)? else {
+            return Ok(Resolved { place: None, taken });
+        };
+        loop {
+            // By the kernel's own following, so that its rules for links in shared directories hold for us too.
+            match Facts::behind(&directory, name)? {
+                Some(facts) if facts.kind == FileType::Directory && !taken => {
+                    directory = open_directory(&directory, name)?;
+                    name = check_name(source_name)?;
+                    taken = true;
+                }
+                Some(facts) => {
+                    facts.admit_target()?;
+                    return Ok(Resolved { place: Some(Self::follow(directory, name, facts.inode)?), taken });
+                }
+                None if Facts::at(&directory, name)?.is_some() => return Err(RootError::DanglingLink),
+                None => {
+                    let place = Self { directory, name: name.to_vec(), found: None };
+                    return Ok(Resolved { place: Some(place), taken });
+                }
+            }
+        }
+    }
+
+    /// Goes from link to link until a name leads to the file itself, which must be the one that the kernel found.
+    pub(super) fn follow(mut directory: OwnedFd, name: &[u8], inode: Inode) -> Result<Self, RootError> {
+        let mut name = name.to_vec();
+        for _ in 0..=SYMLINKS_MAX {
+            let facts = Facts::at(&directory, &name)?.ok_or(RootError::DanglingLink)?;
+            if facts.kind != FileType::Symlink {
+                // Otherwise somebody changes the links while we read them.
+                let same = facts.inode == inode;
+                return if same { Ok(Self { directory, name, found: Some(facts) }) } else { Err(RootError::Busy) };
+            }
+            let link = readlinkat(&directory, &name, Vec::new())?;
+            let (above, last) = split(link.to_bytes());
+            directory = open_directory(&directory, above)?;
+            name = last.ok_or(RootError::Busy)?.to_vec();
+        }
+        Err(Errno::LOOP.into())
+    }
+
+    /// A name in this directory leads to that file.
+    pub(super) fn leads_to(&self, name: &[u8], inode: Inode) -> Result<bool, Errno> {
+        Ok(Facts::at(&self.directory, name)?.is_some_and(|facts| facts.inode == inode))
+    }
+}
+
+/// The last name of a path, `None` if it can only mean a directory: what a target directory takes of a source as typed.
+pub fn last_name(path: &[u8]) -> Option<&[u8]> {
+    split(path).1
+}
+
+/// The directories of a path, and the last name unless the path can only mean a directory.
+fn split(path: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    match &path[start..] {
+        b"" | b"." | b".." => (path, None),
+        last => (&path[..start], Some(last)),
+    }
+}
+
+/// Says no to a path that no file can have. Nothing has been made or opened then.
+pub(super) fn check_path(path: &[u8]) -> Result<(), RootError> {
+    if path.is_empty() {
+        return Err(RootError::EmptyPath);
+    }
+    if path.contains(&0) {
+        return Err(RootError::BadName);
+    }
+    let names_fit = path.split(|byte| *byte == b'/').all(|name| name.len() <= NAME_BYTES_MAX);
+    // The kernel counts the NUL that ends it.
+    if path.len() < PATH_BYTES_MAX && names_fit { Ok(()) } else { Err(RootError::TooLong) }
+}
+
+/// Says no to what is not one name. It may come from a peer.
+fn check_name(name: &[u8]) -> Result<&[u8], RootError> {
+    match name {
+        b"" | b"." | b".." => Err(RootError::BadName),
+        name if name.contains(&b'/') => Err(RootError::BadName),
+        name => check_path(name).map(|()| name),
+    }
+}
+
+/// Opens a directory so that it can be synced, or, where it may be entered but not read, at least used.
+fn open_directory(from: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let path = if path.is_empty() { b"." } else { path };
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match openat(&from, path, flags | OFlags::RDONLY, Mode::empty()) {
+        Err(Errno::ACCESS) => openat(&from, path, flags | OFlags::PATH, Mode::empty()),
+        other => other,
+    }
+}
+
+fn open_parents(start: &OwnedFd, path: &[u8], parents: Parents) -> Result<Option<OwnedFd>, RootError> {
+    match (open_directory(start, path), parents) {
+        (Err(Errno::NOENT), Parents::Leave) => Ok(None),
+        (Err(Errno::NOENT), Parents::Make { fsync }) => make_directories(start, path, fsync).map(Some),
+        (other, _) => Ok(Some(other?)),
+    }
+}
+
+/// Opens the directories of a path one by one, and makes those that are missing.
+fn make_directories(start: &OwnedFd, path: &[u8], fsync: bool) -> Result<OwnedFd, RootError> {
+    let mut here = open_directory(start, if path.starts_with(b"/") { b"/" } else { b"." })?;
+    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        here = match open_directory(&here, name) {
+            Err(Errno::NOENT) => make_directory(&here, name, fsync)?,
+            other => other?,
+        };
+    }
+    Ok(here)
+}
+
+fn make_directory(parent: &OwnedFd, name: &[u8], fsync: bool) -> Result<OwnedFd, RootError> {
+    match mkdirat(parent, name, Mode::from_raw_mode(0o777)) {
+        // Somebody else has just made it, or it is a link to nothing.
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let made = match open_directory(parent, name) {
+        Err(Errno::NOENT) => return Err(RootError::DanglingLink),
+        other => other?,
+    };
+    if fsync {
+        sync_directory(parent, &made)?;
+    }
+    Ok(made)
+}
+
+/// Brings a directory's names to disk: by itself, or, where it cannot be read or its file system has no such call for
+/// directories, with the whole file system that `file` is on.
+pub(super) fn sync_directory(directory: &OwnedFd, file: impl AsFd) -> Result<(), Errno> {
+    match fsync(directory) {
+        Err(Errno::BADF | Errno::INVAL) => syncfs(file),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_name_is_what_a_directory_takes() {
+        #[track_caller]
+        fn check(path: &[u8], want: Option<&[u8]>) {
+            assert_eq!(last_name(path), want);
+        }
+        check(b"file", Some(b"file"));
+        check(b"/a//b", Some(b"b"));
+        check(b"./\xff", Some(b"\xff"));
+        check(b"a/...", Some(b"..."));
+        check(b"a/", None);
+        check(b"a/.", None);
+        check(b"..", None);
+        check(b"/", None);
+        check(b"", None);
+    }
+
+    #[test]
+    fn a_path_is_checked_before_anything_is_made() {
+        #[track_caller]
+        fn check(path: &[u8], want: Result<(), RootError>) {
+            assert_eq!(check_path(path), want);
+        }
+        check(b"", Err(RootError::EmptyPath));
+        check(b"a\0b", Err(RootError::BadName));
+        check(&[b'a'; 255], Ok(()));
+        check(&[b'a'; 256], Err(RootError::TooLong));
+        check(&b"a/".repeat(2047), Ok(())); // 4094 bytes
+        check(&[b'/'; 4095], Ok(()));
+        check(&[b'/'; 4096], Err(RootError::TooLong));
+    }
+
+    #[test]
+    fn a_source_name_is_one_name() {
+        #[track_caller]
+        fn check(name: &[u8], want: Result<(), RootError>) {
+            assert_eq!(check_name(name).map(|_| ()), want);
+        }
+        check(b"name", Ok(()));
+        check(b"...", Ok(()));
+        check(b"", Err(RootError::BadName));
+        check(b".", Err(RootError::BadName));
+        check(b"..", Err(RootError::BadName));
+        check(b"a/b", Err(RootError::BadName));
+        check(b"a\0", Err(RootError::BadName));
+        check(&[b'a'; 256], Err(RootError::TooLong));
+    }
+}

@@ -1,0 +1,49 @@
+//! A source: opened once, looked at before it is read and after.
+
+use super::place::check_path;
+use super::{Facts, Root, RootError, clear_nonblocking};
+use rustix::fs::{Mode, OFlags, openat};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// A file or block device whose bytes are wanted.
+#[derive(Debug)]
+pub struct Source {
+    file: Arc<OwnedFd>,
+    facts: Facts,
+}
+
+impl Source {
+    /// Opens it, symbolic links followed.
+    pub fn open(root: Root, path: &[u8]) -> Result<Self, RootError> {
+        check_path(path)?;
+        let start = root.start()?;
+        let path = root.relative(path);
+        // Looked at before it is opened: opening alone rewinds a tape, and wakes whoever waits at the other end of a FIFO.
+        Facts::behind(&start, path)?.ok_or(RootError::Missing)?.admit_source()?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = openat(&start, path, flags, Mode::empty())?;
+        let facts = Facts::of(&file)?;
+        facts.admit_source()?;
+        clear_nonblocking(&file)?;
+        Ok(Self { file: Arc::new(file), facts })
+    }
+
+    /// What was known about it when it was opened.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The descriptor that was looked at. Workers reopen it.
+    pub fn file(&self) -> &Arc<OwnedFd> {
+        &self.file
+    }
+
+    /// Nobody has changed it since it was opened, as far as the kernel knows. Of a block device only the length is known:
+    /// writes to it leave its times alone.
+    pub fn unchanged(&self) -> Result<bool, RootError> {
+        let (before, now) = (&self.facts, Facts::of(&self.file)?);
+        let untouched = before.device_node || (before.mtime == now.mtime && before.ctime == now.ctime);
+        Ok(untouched && before.bytes == now.bytes && before.inode == now.inode)
+    }
+}
