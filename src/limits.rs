@@ -96,6 +96,11 @@ pub const LARGE_BUFFER_BYTES: usize = 1 << 20;
 pub const LARGE_BUFFERS: usize = 8;
 /// Payloads being received, hashed and written.
 pub const PAYLOAD_BUFFERS: usize = 8;
+/// All of these.
+pub const WORKER_BUFFER_BYTES: usize = FRAME_BUFFERS * FRAME_BUFFER_BYTES
+    + SMALL_BUFFERS * SMALL_BUFFER_BYTES
+    + LARGE_BUFFERS * LARGE_BUFFER_BYTES
+    + PAYLOAD_BUFFERS * PAYLOAD_BYTES_MAX as usize;
 /// What a session sets aside on each worker it uses: one payload ...
 pub const SESSION_PAYLOADS_MIN: usize = 1;
 /// ... and two extents. Everything beyond comes from the shared rest, of which it never holds more than half.
@@ -136,10 +141,18 @@ pub const LOCK_MS: u64 = 5_000;
 pub const LOCK_RETRY_MS: u64 = 20;
 /// Between two heartbeats, and between two looks at what goes on.
 pub const HEARTBEAT_MS: u64 = 500;
+/// Between two looks of control at a session: often enough for a progress bar.
+pub const TICK_MS: u64 = 100;
 /// Nothing moved, neither here nor there: the session is over.
 pub const NO_PROGRESS_MS: u64 = 60_000;
 /// Who loses a data connection waits this long for control's word before it blames the network.
 pub const BLAME_MS: u64 = 5_000;
+/// From Welcome to Begin: the client connects and joins meanwhile.
+pub const BEGIN_MS: u64 = JOIN_MS + 10_000;
+/// Who has said its last word waits this long for the other end to close.
+pub const GOODBYE_MS: u64 = 5_000;
+/// After a connection could not be accepted.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// What a server that is asked to stop gives to running sessions.
 pub const GRACE_MS: u64 = 2_000;
 /// Keepalive of the control connection: idle, between probes, number of probes; and the time unacknowledged data may wait.
@@ -153,6 +166,10 @@ pub const TCP_USER_TIMEOUT_MS: u32 = 30_000;
 /// A session that has received part of a payload and nothing more for this long gets no buffer beyond its minimum.
 pub const DRIBBLE_MS: u64 = 10_000;
 
+/// Messages of one control connection that wait, in each direction. Two a second and a handful at the end are usual.
+pub const MESSAGES_MAX: usize = 64;
+/// Log lines of a server that wait to be written; more are dropped.
+pub const LOG_LINES_MAX: usize = 1024;
 /// Outcomes of one session on their way to control. A worker that finds the queue full holds them and takes no new stripe.
 pub const OUTCOMES_MAX: usize = 1024;
 /// Jobs on their way to one worker.
@@ -172,14 +189,7 @@ const _: () = assert!(
     "a batch of signatures must fit one frame"
 );
 const _: () = assert!(SESSIONS_MAX * SESSION_EXTENTS_MIN <= SMALL_BUFFERS, "every session has its minimum");
-const _: () = assert!(
-    FRAME_BUFFERS * FRAME_BUFFER_BYTES
-        + SMALL_BUFFERS * SMALL_BUFFER_BYTES
-        + LARGE_BUFFERS * LARGE_BUFFER_BYTES
-        + PAYLOAD_BUFFERS * PAYLOAD_BYTES_MAX as usize
-        <= 24 << 20,
-    "the buffers of one worker"
-);
+const _: () = assert!(WORKER_BUFFER_BYTES <= 24 << 20, "of the 32 MiB that a worker may use");
 const _: () = assert!(PIECES_MAX < SEND_PARTS_MAX, "a data frame, its head included, must fit one send");
 const _: () = assert!(SESSIONS_MAX * 4 <= FILES_REGISTERED_MAX as usize, "every file of a session is held");
 const _: () = assert!(

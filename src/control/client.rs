@@ -1,17 +1,432 @@
-//! The asking side. Not built yet.
+//! The asking side: one copy, told from its first step to its last.
 
-use crate::control::{CopyConfig, Summary, Watch};
+use super::crew::{Crew, Plan};
+use super::drive::{Ending, Session, drive};
+use super::link::{self, Link, before_welcome};
+use super::{CopyConfig, Direction, Names, Place, Progress, Remote, Summary, Watch, dial, files};
+use crate::entry::Metadata;
 use crate::failure::{Failure, Kind};
+use crate::limits::{CONNECTIONS_DEFAULT_MAX, GOODBYE_MS, WELCOME_MS, WORKER_BUFFER_BYTES};
+use crate::root::{Root, RootError, Source, Target, TargetRequest, last_name};
+use crate::session::handshake::{Agreed, agree};
+use crate::session::{PROGRAM, Terms};
+use crate::wire::{Begin, Hello, Message, Options, Welcome};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Instant;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch as told;
 
-/// Makes one copy.
+/// Makes one copy. Never fails itself: what went wrong is in the summary.
 pub fn copy(config: CopyConfig, watch: &mut dyn Watch) -> Summary {
-    let _ = watch;
-    let failure = Failure::new(Kind::Other, "not built yet");
-    Summary {
-        dry_run: Some(config.dry_run),
-        source: config.source_typed,
-        target: config.target_typed,
-        failures: vec![failure],
-        ..Summary::default()
+    let began = Instant::now();
+    let mut copy = Copy::new(config);
+    let result = link::run(copy.run(watch));
+    let failure = result.unwrap_or_else(|error| Err(refused(&error))).err();
+    copy.summary.failures.extend(failure);
+    copy.summary.elapsed_seconds = began.elapsed().as_secs_f64();
+    copy.summary
+}
+
+/// io_uring itself was refused; the ring knows best how to say so.
+fn refused(error: &std::io::Error) -> Failure {
+    let text = crate::ring::probe().err().map_or_else(|| error.to_string(), |refused| refused.to_string());
+    Failure::new(Kind::Other, text)
+}
+
+/// One copy on its way.
+#[derive(Debug)]
+struct Copy {
+    config: CopyConfig,
+    summary: Summary,
+    target: Option<Target>,
+    basis_bytes: Option<u64>,
+}
+
+/// A remote session that was agreed on.
+#[derive(Debug)]
+struct Remotely {
+    link: Link,
+    hello: Hello,
+    welcome: Welcome,
+    agreed: Agreed,
+    sockets: Vec<(u32, OwnedFd)>,
+    /// Both ends are on one host.
+    same_host: bool,
+}
+
+impl Copy {
+    fn new(config: CopyConfig) -> Self {
+        let direction = match (&config.source, &config.target) {
+            (Place::Local(_), Place::Local(_)) => Direction::Local,
+            (Place::Local(_), Place::Remote(_)) => Direction::Push,
+            (Place::Remote(_), _) => Direction::Pull,
+        };
+        let summary = Summary {
+            direction: Some(direction),
+            dry_run: Some(config.dry_run),
+            source: config.source_typed.clone(),
+            target: config.target_typed.clone(),
+            ..Summary::default()
+        };
+        Self { config, summary, target: None, basis_bytes: None }
+    }
+
+    async fn run(&mut self, watch: &mut dyn Watch) -> Result<(), Failure> {
+        let (stop, stopped) = told::channel(None);
+        link::spawn(heed_signals(stop));
+        let result = self.copy(watch, stopped.clone()).await;
+        if let Some(target) = self.target.take() {
+            // It never got as far as being driven.
+            _ = tokio::task::spawn_blocking(move || target.abandon(false)).await;
+        }
+        self.summary.signal = stopped.borrow().as_ref().map(|(_, signal)| *signal);
+        result
+    }
+
+    async fn copy(&mut self, watch: &mut dyn Watch, stopped: told::Receiver<Stop>) -> Result<(), Failure> {
+        let plan = Plan::new(&self.config.workers)?;
+        let mut stop = stopped.clone();
+        match (self.config.source.clone(), self.config.target.clone()) {
+            (Place::Local(source), Place::Local(target)) => {
+                let source = open_source(source.as_os_str().as_bytes()).await?;
+                let metadata = source.facts().metadata();
+                let name = last_name(&self.config.source_typed).unwrap_or_default().to_vec();
+                self.open_target(target.as_os_str().as_bytes().to_vec(), name, Some(&source)).await?;
+                self.drive_locally(watch, stopped, plan, source, metadata).await
+            }
+            (Place::Local(source), Place::Remote(remote)) => {
+                let source = open_source(source.as_os_str().as_bytes()).await?;
+                let metadata = source.facts().metadata();
+                let connected = tokio::select! {
+                    connected = self.connect(watch, &remote, &plan, Some(metadata)) => connected?,
+                    failure = told_to_stop(&mut stop) => return Err(failure),
+                };
+                self.drive_remotely(watch, stopped, plan, &remote, connected, Some(source)).await
+            }
+            (Place::Remote(remote), Place::Local(target)) => {
+                let connected = tokio::select! {
+                    connected = self.connect(watch, &remote, &plan, None) => connected?,
+                    failure = told_to_stop(&mut stop) => return Err(failure),
+                };
+                let name = last_name(&remote.path).unwrap_or_default().to_vec();
+                let opened = self.open_target(target.as_os_str().as_bytes().to_vec(), name, None).await;
+                if let Err(failure) = opened {
+                    return Err(refuse(connected.link, failure).await);
+                }
+                self.drive_remotely(watch, stopped, plan, &remote, connected, None).await
+            }
+            (Place::Remote(_), Place::Remote(_)) => Err(Failure::new(Kind::Usage, "one of the two must be local")),
+        }
+    }
+
+    /// Opens the local target, once the source is known to be there.
+    async fn open_target(&mut self, path: Vec<u8>, name: Vec<u8>, source: Option<&Source>) -> Result<(), Failure> {
+        let source = source.map(|source| source.facts().inode);
+        let (dry_run, inplace, fsync) = (self.config.dry_run, self.config.inplace, self.config.fsync);
+        let subject = path.clone();
+        let opened = blocking(move || {
+            let request =
+                TargetRequest { root: Root::Typed, path: &path, source_name: &name, source, dry_run, inplace, fsync };
+            Target::open(&request)
+        });
+        let opened = opened
+            .await
+            .map_err(|error: RootError| Failure::about(error.target_kind(), &subject, error.to_string()))?;
+        self.summary.target = opened.taken_path().to_vec();
+        self.basis_bytes = opened.basis_bytes();
+        self.target = Some(opened);
+        Ok(())
+    }
+
+    async fn drive_locally(
+        &mut self,
+        watch: &mut dyn Watch,
+        stopped: told::Receiver<Stop>,
+        plan: Plan,
+        source: Source,
+        metadata: Metadata,
+    ) -> Result<(), Failure> {
+        let hello = self.hello(Some(metadata), b"", &plan);
+        let deal = crate::extent::Deal::new(metadata.bytes, plan.count, plan.count, plan.count);
+        let layout = crate::extent::Layout::checked(metadata.bytes, self.config.block_size, deal.stripe_bytes);
+        let layout = layout.ok_or_else(|| Failure::new(Kind::Source, "is longer than a file can be"))?;
+        let terms = Terms { layout, method: hello.options.method, basis_bytes: 0, dry_run: hello.options.dry_run };
+        let workers = plan.count.min(deal.connections).max(1);
+        let names = Names {
+            source: self.config.source_typed.clone(),
+            target: self.summary.target.clone(),
+            peer: Vec::new(),
+            own: b"this pdcp".to_vec(),
+            target_is_here: true,
+        };
+        let crew = self.crew(watch, &plan, workers, deal.connections)?;
+        let (sent, received) = (0, 0);
+        let ending = self.drive(watch, stopped, &crew, terms, metadata, Some(source), Vec::new(), None, names).await;
+        self.conclude(ending, metadata, sent, received)
+    }
+
+    async fn drive_remotely(
+        &mut self,
+        watch: &mut dyn Watch,
+        stopped: told::Receiver<Stop>,
+        plan: Plan,
+        remote: &Remote,
+        connected: Remotely,
+        source: Option<Source>,
+    ) -> Result<(), Failure> {
+        let Remotely { mut link, hello, welcome, agreed, sockets, same_host } = connected;
+        let plan = if same_host { plan.beside(&welcome.cores, welcome.workers) } else { plan };
+        let workers = plan.count.min(agreed.connections).max(1);
+        let metadata = welcome.source;
+        let joined = u64::try_from(sockets.len()).unwrap_or(0);
+        let names = Names {
+            source: self.summary.source.clone(),
+            target: self.summary.target.clone(),
+            peer: remote.name(),
+            own: b"this pdcp".to_vec(),
+            target_is_here: hello.source.is_none(),
+        };
+        let crew = match self.crew(watch, &plan, workers, agreed.connections) {
+            Ok(crew) => crew,
+            Err(failure) => return Err(refuse(link, failure).await),
+        };
+        let ending =
+            self.drive(watch, stopped, &crew, agreed.terms, metadata, source, sockets, Some(&mut link), names).await;
+        let bytes = link.bytes();
+        link.close(GOODBYE_MS).await;
+        let (sent, received) = dial::JOIN_BYTES;
+        self.conclude(ending, metadata, bytes.sent + joined * sent, bytes.received + joined * received)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a session is made of, from two callers")]
+    async fn drive(
+        &mut self,
+        watch: &mut dyn Watch,
+        stopped: told::Receiver<Stop>,
+        crew: &Crew,
+        mut terms: Terms,
+        metadata: Metadata,
+        source: Option<Source>,
+        sockets: Vec<(u32, OwnedFd)>,
+        link: Option<&mut Link>,
+        names: Names,
+    ) -> Ending {
+        let target = self.target.take();
+        if !self.config.whole_file {
+            terms.basis_bytes = target.as_ref().and_then(Target::basis_bytes).unwrap_or(0);
+        }
+        let (ends, notes) = files::ends(source.as_ref(), target.as_ref(), self.config.direct);
+        notes.iter().for_each(|note| watch.detail(note));
+        let session = Session {
+            terms,
+            verify: self.config.verify,
+            metadata,
+            ends,
+            source,
+            target,
+            mailboxes: crew.mailboxes().to_vec(),
+            sockets,
+            link,
+            names,
+            stop: stopped,
+        };
+        drive(session, &mut |progress: Progress| watch.progress(progress)).await
+    }
+
+    fn crew(&self, watch: &mut dyn Watch, plan: &Plan, workers: u32, connections: u32) -> Result<Crew, Failure> {
+        let crew = Crew::start(plan, workers)?;
+        if workers < plan.count {
+            watch.detail(&format!("{workers} of {} workers: there is no more to share out", plan.count));
+        }
+        let cores = if crew.cores().is_empty() { "not pinned".into() } else { format!("on cores {:?}", crew.cores()) };
+        let mib = (u64::from(workers) * WORKER_BUFFER_BYTES as u64) >> 20;
+        watch.detail(&format!("workers: {workers}, {cores}; connections: {connections}; buffers: {mib} MiB, fixed"));
+        Ok(crew)
+    }
+
+    /// Everything up to the moment when both sides can start.
+    async fn connect(
+        &mut self,
+        watch: &mut dyn Watch,
+        remote: &Remote,
+        plan: &Plan,
+        source: Option<Metadata>,
+    ) -> Result<Remotely, Failure> {
+        let peer = remote.name();
+        let (host, port) = (remote.host.clone(), remote.port);
+        let socket = blocking(move || dial::connect(&host, port)).await;
+        let socket = socket.map_err(|text| Failure::about(Kind::Unreachable, &peer, text))?;
+        let address =
+            socket.peer_addr().map_err(|error| Failure::about(Kind::Unreachable, &peer, error.to_string()))?;
+        let same_host = socket.local_addr().is_ok_and(|own| own.ip() == address.ip());
+        let mut link = self.link(socket, &peer)?;
+        let hello = self.hello(source, &remote.path, plan);
+        link.send(&Message::Hello(hello.clone()));
+        let welcome = match link.receive_within(WELCOME_MS).await {
+            Ok(Message::Welcome(welcome)) => welcome,
+            Ok(Message::Failed(failure)) => {
+                link.close(GOODBYE_MS).await;
+                return Err(Failure::from(failure).from_peer(&peer));
+            }
+            Ok(_) => return Err(Failure::about(Kind::Protocol, &peer, "a Welcome was expected")),
+            Err(error) => return Err(before_welcome(&error, &peer)),
+        };
+        let agreed = match agree(&hello, &welcome) {
+            Ok(agreed) => agreed,
+            Err(error) => return Err(refuse(link, Failure::about(Kind::Protocol, &peer, error.to_string())).await),
+        };
+        watch.detail(&format!("the server is {}; stripes of {} MiB", welcome.program, welcome.stripe_bytes >> 20));
+        self.learn(&hello, &welcome);
+        let (sockets, last_error) = dial::join(address, welcome.session, agreed.connections).await;
+        let missing = agreed.connections as usize - sockets.len();
+        if missing > 0 {
+            let text = format!("{missing} of {} data connections could not be made: {last_error}", agreed.connections);
+            if sockets.is_empty() {
+                return Err(refuse(link, Failure::about(Kind::ConnectionLost, &peer, text)).await);
+            }
+            watch.warn(&text);
+        }
+        let joined = sockets.iter().map(|(number, _)| *number).collect();
+        link.send(&Message::Begin(Begin { joined }));
+        Ok(Remotely { link, hello, welcome, agreed, sockets, same_host })
+    }
+
+    fn link(&self, socket: TcpStream, peer: &[u8]) -> Result<Link, Failure> {
+        Link::dial(socket).map_err(|error| Failure::about(Kind::Unreachable, peer, error.to_string()))
+    }
+
+    /// What Welcome says that the summary needs.
+    fn learn(&mut self, hello: &Hello, welcome: &Welcome) {
+        self.summary.source_bytes = Some(welcome.source.bytes);
+        if hello.source.is_some() {
+            self.basis_bytes = welcome.basis_bytes;
+            if !welcome.taken_name.is_empty() {
+                if !self.summary.target.ends_with(b"/") {
+                    self.summary.target.push(b'/');
+                }
+                self.summary.target.extend_from_slice(&welcome.taken_name);
+            }
+        }
+    }
+
+    fn hello(&self, source: Option<Metadata>, path: &[u8], plan: &Plan) -> Hello {
+        let config = &self.config;
+        let source_name = match source {
+            Some(_) => last_name(&config.source_typed).unwrap_or_default().to_vec(),
+            None => Vec::new(),
+        };
+        Hello {
+            program: PROGRAM.into(),
+            source,
+            path: path.to_vec(),
+            source_name,
+            options: Options {
+                block_bytes: config.block_size.bytes(),
+                method: config.method,
+                whole_file: config.whole_file,
+                dry_run: config.dry_run,
+                verify: config.verify,
+                inplace: config.inplace,
+                fsync: config.fsync,
+                direct: config.direct,
+            },
+            connections: config.connections.unwrap_or(0),
+            workers: plan.count,
+        }
+    }
+
+    /// Puts into the summary how it ended.
+    fn conclude(&mut self, ending: Ending, source: Metadata, sent: u64, received: u64) -> Result<(), Failure> {
+        let counts = ending.counts;
+        let compared = self.basis_bytes.is_some() && !self.config.whole_file;
+        self.summary = Summary {
+            source_bytes: Some(source.bytes),
+            matched_bytes: Some(counts.matched_bytes),
+            changed_bytes: Some(counts.changed_bytes),
+            hole_bytes: Some(counts.hole_bytes),
+            changed_blocks: Some(counts.changed_blocks),
+            wire_sent_bytes: Some(sent + ending.wire_bytes.0),
+            wire_received_bytes: Some(received + ending.wire_bytes.1),
+            similarity: compared.then(|| similarity(counts.matched_bytes, source.bytes)),
+            changed: ending.changed,
+            digest: ending.digest,
+            verified: ending.proven && ending.failure.is_none(),
+            read_back: counts.read_back,
+            ..std::mem::take(&mut self.summary)
+        };
+        ending.failure.map_or(Ok(()), Err)
     }
 }
+
+#[expect(clippy::cast_precision_loss, reason = "a share for people")]
+fn similarity(matched_bytes: u64, source_bytes: u64) -> f64 {
+    if source_bytes == 0 { 1.0 } else { matched_bytes as f64 / source_bytes as f64 }
+}
+
+/// Somebody asks us to stop: why, and the signal.
+pub(super) type Stop = Option<(Failure, i32)>;
+
+/// The first signal stops the copy and leaves it resumable, the second ends the program at once.
+async fn heed_signals(stop: told::Sender<Stop>) {
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(_too_large)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+        signal(SignalKind::from_raw(SIGXFSZ)), // taken, so that a file that grows too large is an error and not our end
+    ) else {
+        return;
+    };
+    loop {
+        let number = tokio::select! {
+            _ = interrupt.recv() => 2,
+            _ = terminate.recv() => 15,
+        };
+        if stop.borrow().is_some() {
+            std::process::exit(128 + number);
+        }
+        _ = stop.send(Some((Failure::new(Kind::Interrupted, "interrupted"), number)));
+    }
+}
+
+const SIGXFSZ: i32 = 25;
+
+async fn told_to_stop(stop: &mut told::Receiver<Stop>) -> Failure {
+    loop {
+        if let Some((failure, _)) = &*stop.borrow_and_update() {
+            return failure.clone();
+        }
+        if stop.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn open_source(path: &[u8]) -> Result<Source, Failure> {
+    let subject = path.to_vec();
+    let path = subject.clone();
+    blocking(move || Source::open(Root::Typed, &path))
+        .await
+        .map_err(|error| Failure::about(error.source_kind(), &subject, error.to_string()))
+}
+
+async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(call).await.expect("a blocking call does not panic")
+}
+
+/// Tells the server why it goes no further, and ends the link.
+async fn refuse(link: Link, failure: Failure) -> Failure {
+    link.send(&Message::Failed(failure.clone().into()));
+    link.close(GOODBYE_MS).await;
+    failure
+}
+
+impl Remote {
+    /// `host:port`, for people.
+    fn name(&self) -> Vec<u8> {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        format!("{host}:{}", self.port).into_bytes()
+    }
+}
+
+const _: () = assert!(CONNECTIONS_DEFAULT_MAX >= 1);

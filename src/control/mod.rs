@@ -4,6 +4,11 @@
 //! are there clients and servers: everything below knows sources and targets.
 
 pub mod client;
+mod crew;
+mod dial;
+mod drive;
+mod files;
+mod link;
 pub mod server;
 
 use crate::completion::DirectPolicy;
@@ -102,6 +107,17 @@ pub enum Direction {
     Pull,
     /// Both ends here.
     Local,
+}
+
+/// What things are called in a session's failures.
+#[derive(Clone, Debug)]
+struct Names {
+    source: Vec<u8>,
+    target: Vec<u8>,
+    peer: Vec<u8>,
+    /// This process.
+    own: Vec<u8>,
+    target_is_here: bool,
 }
 
 /// How far a copy is, as a person watches it.

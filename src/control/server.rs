@@ -1,10 +1,432 @@
-//! The serving side. Not built yet.
+//! The serving side: listens, finds out who calls, serves sessions, forgets them.
+//!
+//! Every session is a task of its own; a lie or a failure costs that session and no other. Workers belong to the process
+//! and serve all of them.
 
-use crate::control::{ServeConfig, Summary, Watch};
-use crate::failure::{Failure, Kind};
+use super::client::Stop;
+use super::crew::{Crew, Plan, random};
+use super::drive::{Session, drive};
+use super::link::{self, Caller, DataSocket, Link, identify};
+use super::{Names, Progress, ServeConfig, Summary, Watch, files};
+use crate::completion::DirectPolicy;
+use crate::failure::{Failure, Kind, printable};
+use crate::limits::{ACCEPT_PAUSE_MS, BEGIN_MS, GOODBYE_MS, GRACE_MS, HELLO_MS, LOG_LINES_MAX, WORKER_BUFFER_BYTES};
+use crate::ring::Ring;
+use crate::root::{Root, Source, Target, TargetRequest};
+use crate::session::ProtocolError;
+use crate::session::handshake::{Offer, agree, check_hello, welcome};
+use crate::wire::{Hello, Join, Message, SessionId, Welcome};
+use crate::worker::inbox::Mailbox;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, mpsc, watch as told};
 
-/// Serves until a signal comes.
+/// Serves until it is asked to stop. What went wrong is in the summary; being asked to stop is not wrong.
 pub fn serve(config: ServeConfig, watch: &mut dyn Watch) -> Summary {
-    let _ = (config, watch);
-    Summary { failures: vec![Failure::new(Kind::Other, "not built yet")], ..Summary::default() }
+    let began = Instant::now();
+    let result = link::run(listen_and_serve(config, watch));
+    let failure = result.unwrap_or_else(|error| Err(Failure::new(Kind::Other, error.to_string()))).err();
+    Summary {
+        failures: failure.into_iter().collect(),
+        elapsed_seconds: began.elapsed().as_secs_f64(),
+        ..Summary::default()
+    }
+}
+
+async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<(), Failure> {
+    let plan = Plan::new(&config.workers)?;
+    let listener = listen(config.address, config.port)?;
+    let address = listener.local_addr().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
+    let crew = Crew::start(&plan, plan.count)?;
+    let mib = (u64::from(plan.count) * WORKER_BUFFER_BYTES as u64) >> 20;
+    watch.detail(&format!("workers: {}, on cores {:?}; buffers: {mib} MiB, fixed", plan.count, crew.cores()));
+    if !address.ip().to_canonical().is_loopback() {
+        watch.warn(
+            "warning: whoever reaches this port can read and overwrite every file that this user can; \
+             there are no keys yet, so let only trusted hosts reach it",
+        );
+    }
+    let (stop, stopped) = told::channel(None);
+    let (log, mut lines) = mpsc::channel(LOG_LINES_MAX);
+    let server = Rc::new(Server {
+        direct: config.direct,
+        connections_max: config.connections_max,
+        mailboxes: crew.mailboxes().to_vec(),
+        cores: crew.cores().to_vec(),
+        waiting: RefCell::default(),
+        arrived: Notify::new(),
+        running: Cell::new(0),
+        left: Notify::new(),
+        stopped,
+        log,
+    });
+    let listener = tokio::net::TcpListener::from_std(listener)
+        .map_err(|error| Failure::new(Kind::Other, format!("cannot listen: {error}")))?;
+    let mut signals = Signals::new().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
+    watch.listening(address);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((socket, peer)) => server.greet(socket, peer),
+                // Out of descriptors, most likely: sessions that end give some back.
+                Err(error) => {
+                    watch.warn(&format!("cannot accept a connection: {error}"));
+                    tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+                }
+            },
+            Some(line) = lines.recv() => watch.detail(&line),
+            number = signals.next() => {
+                drop(listener);
+                server.finish(number, &stop, &mut signals).await;
+                while let Ok(line) = lines.try_recv() {
+                    watch.detail(&line);
+                }
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A socket that listens. No address means all of them: IPv6 and IPv4, or IPv4 where there is no IPv6.
+fn listen(address: Option<IpAddr>, port: u16) -> Result<TcpListener, Failure> {
+    let bound = match address {
+        Some(address) => bind(SocketAddr::new(address, port)),
+        None => bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)).or_else(|error| match error.kind() {
+            io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
+            _ => bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)),
+        }),
+    };
+    bound.map_err(|error| {
+        let text = match error.kind() {
+            io::ErrorKind::AddrInUse => format!("port {port} is in use; another pdcp --serve?"),
+            io::ErrorKind::PermissionDenied => format!("this user may not listen on port {port}; take one above 1023"),
+            _ => format!("cannot listen on port {port}: {}", crate::completion::Errno::from(error)),
+        };
+        Failure::new(Kind::Other, text)
+    })
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    // A restarted server need not wait for the connections of the one before.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
+    }
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
+}
+
+/// Connections that wait to be accepted: a client's 128 data connections come at once.
+const BACKLOG: i32 = 1024;
+
+/// Ctrl-C and SIGTERM; and SIGXFSZ, taken so that a file that grows too large is an error and not our end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    _too_large: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            _too_large: signal(SignalKind::from_raw(25))?,
+        })
+    }
+
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => 15,
+        }
+    }
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+struct Server {
+    direct: DirectPolicy,
+    connections_max: u32,
+    mailboxes: Vec<Mailbox<Ring>>,
+    cores: Vec<u32>,
+    /// Sessions that were welcomed and wait for their data connections.
+    waiting: RefCell<HashMap<SessionId, Vec<Seat>>>,
+    /// Some seat was taken.
+    arrived: Notify,
+    running: Cell<usize>,
+    /// Some session has ended.
+    left: Notify,
+    stopped: told::Receiver<Stop>,
+    log: mpsc::Sender<String>,
+}
+
+/// The place of one data connection.
+#[derive(Debug, Default)]
+enum Seat {
+    #[default]
+    Free,
+    /// It is being let in.
+    Admitting,
+    Taken(OwnedFd),
+}
+
+/// A session's files, opened.
+#[derive(Debug, Default)]
+struct Opened {
+    source: Option<Source>,
+    target: Option<Target>,
+}
+
+impl Server {
+    /// Finds out who calls, within a time, and serves them.
+    fn greet(self: &Rc<Self>, socket: tokio::net::TcpStream, peer: SocketAddr) {
+        let Ok(socket) = socket.into_std() else { return };
+        let server = Rc::clone(self);
+        link::spawn(async move {
+            if socket.set_nonblocking(false).is_err() {
+                return;
+            }
+            let Ok(handle) = socket.try_clone() else { return };
+            let found = tokio::time::timeout(Duration::from_millis(HELLO_MS), identify(socket)).await;
+            match found {
+                Ok(Some(Caller::Control(link))) => server.serve(link, peer).await,
+                Ok(Some(Caller::Data(join, socket))) => server.seat(join, socket).await,
+                Ok(None) => {}
+                Err(_) => _ = handle.shutdown(std::net::Shutdown::Both),
+            }
+        });
+    }
+
+    /// Asked to stop: lets sessions finish within a grace time, then ends them. A second signal ends the program at once.
+    async fn finish(&self, number: i32, stop: &told::Sender<Stop>, signals: &mut Signals) {
+        let gone = async {
+            while self.running.get() > 0 {
+                self.left.notified().await;
+            }
+        };
+        tokio::pin!(gone);
+        let grace = tokio::time::sleep(Duration::from_millis(GRACE_MS));
+        tokio::select! {
+            () = &mut gone => return,
+            () = grace => {}
+            second = signals.next() => std::process::exit(128 + second),
+        }
+        let failure = Failure::new(Kind::ConnectionLost, "the server is stopping; try again when it is back");
+        _ = stop.send(Some((failure, number)));
+        tokio::select! {
+            () = &mut gone => {}
+            () = tokio::time::sleep(Duration::from_millis(2 * GOODBYE_MS)) => {}
+            second = signals.next() => std::process::exit(128 + second),
+        }
+    }
+
+    /// A data connection wants to join.
+    async fn seat(&self, join: Join, socket: DataSocket) {
+        {
+            let mut waiting = self.waiting.borrow_mut();
+            let Some(seats) = waiting.get_mut(&join.session) else { return };
+            let Some(seat) = usize::try_from(join.number).ok().and_then(|number| seats.get_mut(number)) else { return };
+            if !matches!(seat, Seat::Free) {
+                return; // a number is used once
+            }
+            *seat = Seat::Admitting;
+        }
+        let admitted = socket.admit().await;
+        if let Some(seats) = self.waiting.borrow_mut().get_mut(&join.session)
+            && let Some(seat) = usize::try_from(join.number).ok().and_then(|number| seats.get_mut(number))
+        {
+            *seat = admitted.map_or(Seat::Free, Seat::Taken);
+        }
+        self.arrived.notify_waiters();
+    }
+
+    /// One session, from Hello to goodbye.
+    async fn serve(&self, mut link: Link, peer: SocketAddr) {
+        self.running.set(self.running.get() + 1);
+        let began = Instant::now();
+        let name = peer_name(peer);
+        if let Ok(Message::Hello(hello)) = link.receive_within(HELLO_MS).await {
+            let result = self.session(&mut link, &hello, &name).await;
+            if let Err(failure) = &result {
+                // Said twice is not harmful: the peer takes the first.
+                link.send(&Message::Failed(failure.clone().into()));
+            }
+            let how = result.map_or_else(|failure| failure.to_string(), |bytes| format!("ok, {bytes} bytes changed"));
+            let (what, path) = (if hello.source.is_some() { "push to" } else { "pull of" }, printable(&hello.path));
+            let line = format!("{peer} {what} {path}: {how}, {:.3} s", began.elapsed().as_secs_f64());
+            _ = self.log.try_send(line); // full: a log line is not worth waiting for
+        }
+        link.close(GOODBYE_MS).await;
+        self.running.set(self.running.get() - 1);
+        self.left.notify_waiters();
+    }
+
+    /// Bytes that changed, or why it failed.
+    async fn session(&self, link: &mut Link, hello: &Hello, name: &[u8]) -> Result<u64, Failure> {
+        let lied = |error: ProtocolError| Failure::about(Kind::Protocol, name, error.to_string());
+        check_hello(hello).map_err(lied)?;
+        let mut opened = open(hello).await?;
+        let welcome = self.welcome(hello, &opened);
+        let session = welcome.session;
+        let result = self.begin(link, hello, welcome).await;
+        self.waiting.borrow_mut().remove(&session);
+        let (welcome, sockets, mailboxes) = match result {
+            Ok(begun) => begun,
+            Err(failure) => {
+                if let Some(target) = opened.target.take() {
+                    _ = tokio::task::spawn_blocking(move || target.abandon(false)).await;
+                }
+                return Err(failure);
+            }
+        };
+        let agreed = agree(hello, &welcome).map_err(lied)?;
+        let mut terms = agreed.terms;
+        if !hello.options.whole_file {
+            terms.basis_bytes = welcome.basis_bytes.unwrap_or(0);
+        }
+        let direct = if self.direct == DirectPolicy::Auto { hello.options.direct } else { self.direct };
+        let (ends, _) = files::ends(opened.source.as_ref(), opened.target.as_ref(), direct);
+        let names = Names {
+            source: hello.path.clone(),
+            target: opened.target.as_ref().map_or_else(Vec::new, |target| target.taken_path().to_vec()),
+            peer: name.to_vec(),
+            own: b"the server".to_vec(),
+            target_is_here: opened.target.is_some(),
+        };
+        let session = Session {
+            terms,
+            verify: hello.options.verify,
+            metadata: welcome.source,
+            ends,
+            source: opened.source,
+            target: opened.target,
+            mailboxes,
+            sockets,
+            link: Some(link),
+            names,
+            stop: self.stopped.clone(),
+        };
+        let ending = drive(session, &mut |_: Progress| {}).await;
+        ending.failure.map_or(Ok(ending.counts.changed_bytes), Err)
+    }
+
+    fn welcome(&self, hello: &Hello, opened: &Opened) -> Welcome {
+        let mut session = SessionId::default();
+        _ = rustix::rand::getrandom(&mut session, rustix::rand::GetRandomFlags::empty());
+        // Sessions begin at different workers, so that those with few connections do not all meet on the first.
+        let first = random() % self.mailboxes.len();
+        let mut cores = self.cores.clone();
+        if !cores.is_empty() {
+            cores.rotate_left(first);
+        }
+        let taken = opened.target.as_ref().is_some_and(|target| target.taken_path() != hello.path);
+        let offer = Offer {
+            session,
+            source: opened.source.as_ref().map(|source| source.facts().metadata()),
+            basis_bytes: opened.target.as_ref().and_then(Target::basis_bytes),
+            taken_name: if taken { hello.source_name.clone() } else { Vec::new() },
+            workers: u32::try_from(self.mailboxes.len()).expect("bounded by limits"),
+            connections_max: self.connections_max,
+            cores,
+        };
+        welcome(hello, offer)
+    }
+
+    /// Welcomes, and waits until the client says which of its data connections have joined.
+    async fn begin(
+        &self,
+        link: &mut Link,
+        hello: &Hello,
+        welcome: Welcome,
+    ) -> Result<(Welcome, Vec<(u32, OwnedFd)>, Vec<Mailbox<Ring>>), Failure> {
+        let seats = (0..welcome.connections).map(|_| Seat::Free).collect();
+        self.waiting.borrow_mut().insert(welcome.session, seats);
+        link.send(&Message::Welcome(welcome.clone()));
+        let begin = match link.receive_within(BEGIN_MS).await {
+            Ok(Message::Begin(begin)) => begin,
+            Ok(Message::Failed(failure)) => return Err(Failure::from(failure)),
+            Ok(_) => return Err(Failure::new(Kind::Protocol, "a Begin was expected")),
+            Err(error) => return Err(Failure::new(Kind::ConnectionLost, error.to_string())),
+        };
+        _ = hello;
+        let admitted = self.admitted(&welcome, &begin.joined);
+        let sockets = tokio::time::timeout(Duration::from_millis(HELLO_MS), admitted).await;
+        let sockets = sockets.ok().flatten().filter(|sockets| !sockets.is_empty() || welcome.connections == 0);
+        let sockets = sockets
+            .ok_or_else(|| Failure::new(Kind::Protocol, "a Begin names connections that have not joined, or none"))?;
+        let mut mailboxes = self.mailboxes.clone();
+        if let Some(core) = welcome.cores.first()
+            && let Some(first) = self.cores.iter().position(|own| own == core)
+        {
+            mailboxes.rotate_left(first);
+        }
+        mailboxes.truncate((welcome.connections as usize).max(1));
+        Ok((welcome, sockets, mailboxes))
+    }
+
+    /// The sockets of these connections, once those under way are in. `None`: some never asked to join.
+    async fn admitted(&self, welcome: &Welcome, joined: &[u32]) -> Option<Vec<(u32, OwnedFd)>> {
+        loop {
+            let arrived = self.arrived.notified();
+            {
+                let mut waiting = self.waiting.borrow_mut();
+                let seats = waiting.get_mut(&welcome.session)?;
+                let admitting =
+                    joined.iter().any(|number| matches!(seats.get(*number as usize), Some(Seat::Admitting)));
+                if !admitting {
+                    return joined
+                        .iter()
+                        .map(|number| match std::mem::take(seats.get_mut(*number as usize)?) {
+                            Seat::Taken(socket) => Some((*number, socket)),
+                            _ => None,
+                        })
+                        .collect();
+                }
+            }
+            arrived.await;
+        }
+    }
+}
+
+/// Opens what the client names: its source, or its target.
+async fn open(hello: &Hello) -> Result<Opened, Failure> {
+    let wanted = hello.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let path = &wanted.path;
+        if wanted.source.is_none() {
+            let source = Source::open(Root::System, path);
+            return source
+                .map(|source| Opened { source: Some(source), target: None })
+                .map_err(|error| Failure::about(error.source_kind(), path, error.to_string()));
+        }
+        let request = TargetRequest {
+            root: Root::System,
+            path,
+            source_name: &wanted.source_name,
+            source: None,
+            dry_run: wanted.options.dry_run,
+            inplace: wanted.options.inplace,
+            fsync: wanted.options.fsync,
+        };
+        Target::open(&request)
+            .map(|target| Opened { source: None, target: Some(target) })
+            .map_err(|error| Failure::about(error.target_kind(), path, error.to_string()))
+    });
+    opened.await.unwrap_or_else(|_| Err(Failure::new(Kind::Other, "an internal error; please report it")))
+}
+
+fn peer_name(peer: SocketAddr) -> Vec<u8> {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port()).to_string().into_bytes()
 }

@@ -7,6 +7,8 @@
 //!
 //! A frame for which a machine has no arrow is the peer's lie: a [`ProtocolError`], which ends the session and nothing else.
 
+pub mod course;
+pub mod handshake;
 pub mod readback;
 pub mod source;
 pub mod target;
@@ -18,6 +20,9 @@ use crate::method::Method;
 use crate::wire::DecodeError;
 use std::collections::VecDeque;
 use std::fmt;
+
+/// Program and version, for people at the other end.
+pub const PROGRAM: &str = concat!("pdcp ", env!("CARGO_PKG_VERSION"));
 
 /// What both ends of every connection of a session know.
 #[derive(Clone, Copy, Debug)]

@@ -119,17 +119,6 @@ impl Source {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn debug(&self) {
-        eprintln!("    source held {:?} finished {:?}", self.held.0, self.finished);
-        for o in &self.wanted {
-            eprintln!(
-                "      {} {:?} basis {} mapping {:?} read {} signed {} settled {}",
-                o.stripe, o.run, o.basis_blocks, o.mapping, o.read, o.signed, o.settled
-            );
-        }
-    }
-
     /// Nothing is asked of it.
     pub fn idle(&self) -> bool {
         self.wanted.is_empty() && self.finished.is_none()

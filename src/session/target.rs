@@ -96,28 +96,6 @@ impl Target {
         self.open.iter().map(|open| open.stripe)
     }
 
-    #[cfg(test)]
-    pub(crate) fn debug(&self) {
-        eprintln!("    target more {} spare {} punch {:?}", self.more, self.spare.len(), self.punch);
-        for o in &self.open {
-            eprintln!(
-                "      {} {:?} basis {} again {} wanted {} read {} hashed {} signed {} named {} unhashed {} unwritten {} told {:?}",
-                o.stripe,
-                o.run,
-                o.basis_blocks,
-                o.again,
-                o.wanted,
-                o.read,
-                o.hashed,
-                o.signed,
-                o.named,
-                o.unhashed,
-                o.unwritten,
-                o.told
-            );
-        }
-    }
-
     /// Nothing is open and the cursor had nothing more.
     pub fn idle(&self) -> bool {
         self.open.is_empty() && !self.more

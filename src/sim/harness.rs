@@ -149,17 +149,6 @@ fn run(scenario: &Scenario) -> Report {
 
     let mut stopped = false;
     for round in 0.. {
-        if round == ROUNDS_MAX {
-            for s in &sides {
-                eprintln!(
-                    "{stopped} {:?} lost {} ended {} {:?} {}",
-                    s.stripes, s.lost, s.ended, s.failure, s.is_target
-                );
-            }
-            for w in &workers {
-                w.debug();
-            }
-        }
         assert!(round < ROUNDS_MAX, "it goes on for ever: {:?}", (scenario.seed, scenario.fault));
         let next = world.borrow_mut().dice.below(workers.len());
         workers[next].turn(1).unwrap();

@@ -104,7 +104,7 @@ pub struct Proof {
 }
 
 /// Target to source, last: it is done.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Committed {
     /// Bytes that were equal.
     pub matched_bytes: u64,

@@ -139,29 +139,6 @@ impl<C: Completions> Connection<C> {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn debug(&self) {
-        eprintln!(
-            "  {} flight {:?} held {} work {} writes {} reading {} starved {} listed {} draining {} lost {:?}",
-            self.number,
-            self.flight,
-            self.held.len(),
-            self.work.len(),
-            self.writes.len(),
-            self.reading,
-            self.starved,
-            self.listed,
-            self.draining,
-            self.lost
-        );
-        if let Some(t) = &self.target {
-            t.0.debug();
-        }
-        if let Some(t) = &self.source {
-            t.0.debug();
-        }
-    }
-
     /// Nothing is left of it: no operation in flight, and it was stopped or lost.
     pub(super) fn drained(&self) -> bool {
         self.draining && self.flight.operations == 0

@@ -208,16 +208,6 @@ impl<C: Completions> Worker<C> {
         Ok(true)
     }
 
-    #[cfg(test)]
-    pub(crate) fn debug(&self) {
-        for (guest, connections) in self.parties.iter().flatten() {
-            eprintln!("guest outbox {:?} stopping {} asked {}", guest.outbox, guest.stopping, guest.asked_to_write);
-            for connection in connections {
-                connection.debug();
-            }
-        }
-    }
-
     /// For tests: no guest is left, and every buffer is back.
     #[cfg(test)]
     pub(crate) fn assert_empty(&self) {

@@ -1,0 +1,137 @@
+//! The workers of this process: threads, each pinned to its core, each with its ring.
+
+use super::WorkersConfig;
+use crate::failure::{Failure, Kind};
+use crate::limits::{WORKERS_DEFAULT_MAX, WORKERS_MAX};
+use crate::ring::{Ring, probe};
+use crate::worker::Worker;
+use crate::worker::inbox::{Job, Mailbox};
+use core_affinity::CoreId;
+use crossbeam_channel::bounded;
+use std::thread::JoinHandle;
+
+/// Workers at work.
+#[derive(Debug)]
+pub(super) struct Crew {
+    mailboxes: Vec<Mailbox<Ring>>,
+    threads: Vec<JoinHandle<()>>,
+    /// Where each is pinned; empty if they are not.
+    cores: Vec<u32>,
+}
+
+/// How many workers there will be, and on which cores they may be.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    /// At least 1.
+    pub(super) count: u32,
+    /// The cores that may be used, beginning at a random one; empty if workers are not pinned.
+    pub(super) cores: Vec<u32>,
+}
+
+impl Plan {
+    /// What the configuration comes to on this machine.
+    ///
+    /// # Errors
+    /// Where io_uring is refused, or none of the cores asked for may be used.
+    pub(super) fn new(config: &WorkersConfig) -> Result<Self, Failure> {
+        probe().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
+        let mut cores: Vec<u32> = core_affinity::get_core_ids()
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|core| config.cpus.as_ref().is_none_or(|cpus| cpus.contains(&core.id)))
+            .filter_map(|core| u32::try_from(core.id).ok())
+            .collect();
+        if cores.is_empty() && config.cpus.is_some() {
+            return Err(Failure::new(Kind::Usage, "--cpus names no core that this process may use"));
+        }
+        // Cores by affinity, cgroup quota included.
+        let usable = std::thread::available_parallelism().map_or(1, usize::from);
+        let usable = if config.cpus.is_some() { usable.min(cores.len()) } else { usable };
+        let default = u32::try_from(usable).unwrap_or(WORKERS_DEFAULT_MAX).min(WORKERS_DEFAULT_MAX);
+        let count = config.count.unwrap_or(default).clamp(1, WORKERS_MAX);
+        if config.pin && !cores.is_empty() {
+            let first = random() % cores.len();
+            cores.rotate_left(first); // two pdcp at once do not both take the first
+        } else {
+            cores.clear();
+        }
+        Ok(Self { count, cores })
+    }
+
+    /// The plan beside a server on the same host: worker i where its worker i is, if there are too few cores for both.
+    pub(super) fn beside(mut self, theirs: &[u32], their_count: u32) -> Self {
+        if self.cores.is_empty() || theirs.is_empty() || !theirs.iter().all(|core| self.cores.contains(core)) {
+            return self;
+        }
+        if self.count as usize + their_count as usize > self.cores.len() {
+            self.cores = theirs.to_vec();
+        } else {
+            self.cores.retain(|core| !theirs.contains(core));
+        }
+        self
+    }
+}
+
+/// A number that nobody can foresee; for spreading, not for secrets.
+pub(super) fn random() -> usize {
+    let mut bytes = [0; 8];
+    _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    usize::try_from(u64::from_le_bytes(bytes) >> 1).unwrap_or(0)
+}
+
+impl Crew {
+    /// Starts `count` workers.
+    ///
+    /// # Errors
+    /// Where a thread or its ring cannot be made.
+    pub(super) fn start(plan: &Plan, count: u32) -> Result<Self, Failure> {
+        let mut crew = Self { mailboxes: Vec::new(), threads: Vec::new(), cores: Vec::new() };
+        for index in 0..count as usize {
+            let core = (!plan.cores.is_empty()).then(|| plan.cores[index % plan.cores.len()]);
+            let (ready, made) = bounded(1);
+            let work = move || {
+                if let Some(core) = core {
+                    core_affinity::set_for_current(CoreId { id: core as usize });
+                }
+                let ring = match Ring::new() {
+                    Ok(ring) => ring,
+                    Err(error) => return drop(ready.send(Err(error.to_string()))),
+                };
+                let (mailbox, jobs) = Mailbox::new(crate::completion::Completions::waker(&ring));
+                _ = ready.send(Ok(mailbox));
+                drop(ready);
+                // A panic outside a machine leaves the ring in a state that nobody knows: nothing can be saved.
+                let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Worker::new(ring, jobs).run()));
+                if !matches!(worked, Ok(Ok(()))) {
+                    std::process::abort();
+                }
+            };
+            let thread = std::thread::Builder::new().name(format!("pdcp-worker-{index}")).spawn(work);
+            let thread =
+                thread.map_err(|error| Failure::new(Kind::Other, format!("no thread for a worker: {error}")))?;
+            crew.threads.push(thread);
+            let mailbox = made.recv().unwrap_or_else(|_| Err("a worker did not start".into()));
+            crew.mailboxes.push(mailbox.map_err(|text| Failure::new(Kind::Other, text))?);
+            crew.cores.extend(core);
+        }
+        Ok(crew)
+    }
+
+    /// Where to post jobs, one for each worker.
+    pub(super) fn mailboxes(&self) -> &[Mailbox<Ring>] {
+        &self.mailboxes
+    }
+
+    /// Cores of the workers, in order; empty if they are not pinned.
+    pub(super) fn cores(&self) -> &[u32] {
+        &self.cores
+    }
+}
+
+impl Drop for Crew {
+    /// Waits until the last session's last operation has ended.
+    fn drop(&mut self) {
+        self.mailboxes.iter().for_each(|mailbox| mailbox.post(Job::Leave));
+        self.threads.drain(..).for_each(|thread| _ = thread.join());
+    }
+}

@@ -1,0 +1,462 @@
+//! Drives one session after its handshake: gives the course its events, and does what it asks for, with the link to the
+//! peer, the workers, and the files.
+//!
+//! What may take long (a sync, a rename) is done on a thread that may block, one thing at a time; meanwhile heartbeats go
+//! on. A commit that has begun is waited for, whatever else happens.
+
+use super::client::Stop;
+use super::link::Link;
+use super::{Names, Progress};
+use crate::completion::{DirectPolicy, Mode, Waker};
+use crate::counters::Counter;
+use crate::digest::Digest;
+use crate::entry::Metadata;
+use crate::failure::{Failure, Kind};
+use crate::limits::TICK_MS;
+use crate::ring::{Ring, choose_mode};
+use crate::root::{Left, RootError, Source, Target};
+use crate::session::Terms;
+use crate::session::course::{Action, Course, Event, Role, Start as CourseStart};
+use crate::wire::{Beat, Committed};
+use crate::worker::WorkerError;
+use crate::worker::inbox::{Ends, FileTerms, Job, Mailbox, Outcome, SessionKey, SessionShared, Start};
+use crossbeam_channel::Receiver;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+/// What a session is driven with.
+#[derive(Debug)]
+pub(super) struct Session<'a> {
+    pub(super) terms: Terms,
+    pub(super) verify: bool,
+    /// What the source is, whichever side has it.
+    pub(super) metadata: Metadata,
+    /// What this process has of it, as its workers are given it.
+    pub(super) ends: Ends<Arc<OwnedFd>>,
+    pub(super) source: Option<Source>,
+    /// In a dry run it may have no file.
+    pub(super) target: Option<Target>,
+    /// Workers of this session, in the order in which connections are dealt to them.
+    pub(super) mailboxes: Vec<Mailbox<Ring>>,
+    pub(super) sockets: Vec<(u32, OwnedFd)>,
+    /// `None`: both ends are here.
+    pub(super) link: Option<&'a mut Link>,
+    pub(super) names: Names,
+    /// Somebody asks us to stop, and why.
+    pub(super) stop: watch::Receiver<Stop>,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) failure: Option<Failure>,
+    pub(super) digest: Option<Digest>,
+    pub(super) proven: bool,
+    /// What the target counted in the end, or, after a failure, as far as it is known.
+    pub(super) counts: Committed,
+    /// Whether anything about the target changed, as far as it is known.
+    pub(super) changed: Option<bool>,
+    /// Given to and taken from this side's data sockets.
+    pub(super) wire_bytes: (u64, u64),
+}
+
+/// Something that may block, when it is done.
+enum Done {
+    Marked(Box<Target>, Result<(), RootError>),
+    Checked(Source, Result<bool, RootError>),
+    Prepared(Vec<(u64, Digest)>, FileTerms<Arc<OwnedFd>>),
+    Committed(Result<bool, RootError>),
+}
+
+static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
+
+/// The workers' part of a session, seen from here.
+struct Workers {
+    key: SessionKey,
+    shared: Arc<SessionShared>,
+    outcomes: Receiver<Outcome>,
+    started: Vec<Mailbox<Ring>>,
+}
+
+impl Workers {
+    /// Starts the session on those workers that have something to do: connections, or everything where there are none.
+    fn start(
+        stripes: u64,
+        terms: Terms,
+        ends: &Ends<Arc<OwnedFd>>,
+        mailboxes: &[Mailbox<Ring>],
+        sockets: Vec<(u32, OwnedFd)>,
+        bell: &Arc<Notify>,
+    ) -> Self {
+        let key = SessionKey(NEXT_KEY.fetch_add(1, Ordering::Relaxed));
+        let bell = Arc::clone(bell);
+        let (shared, outcomes) = SessionShared::new(stripes, Waker(Arc::new(move || bell.notify_one())));
+        let mut shares: Vec<Vec<(u32, OwnedFd)>> = mailboxes.iter().map(|_| Vec::new()).collect();
+        for (number, socket) in sockets {
+            shares[number as usize % mailboxes.len()].push((number, socket));
+        }
+        let lineless = matches!(ends, Ends::Both { .. } | Ends::ReadBack { .. });
+        let mut started = Vec::new();
+        for (mailbox, sockets) in mailboxes.iter().zip(shares) {
+            if (lineless || !sockets.is_empty()) && stripes > 0 {
+                let start = Start { key, shared: Arc::clone(&shared), terms, ends: ends.clone(), sockets };
+                mailbox.post(Job::Start(Box::new(start)));
+                started.push(mailbox.clone());
+            }
+        }
+        Self { key, shared, outcomes, started }
+    }
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.started.len()).expect("bounded by limits")
+    }
+
+    fn resume(&self) {
+        self.started.iter().for_each(|mailbox| mailbox.post(Job::Resume(self.key)));
+    }
+
+    fn stop(&self) {
+        self.started.iter().for_each(|mailbox| mailbox.post(Job::Stop(self.key)));
+    }
+}
+
+/// Everything that is under way.
+struct Drive<'a> {
+    session: Session<'a>,
+    course: Course,
+    bell: Arc<Notify>,
+    copying: Workers,
+    reading_back: Option<Workers>,
+    blocking: Option<JoinHandle<Done>>,
+    ended: Option<Result<(), Failure>>,
+    began: Instant,
+}
+
+/// Drives a session to its end. `watch` is called with its progress several times a second.
+pub(super) async fn drive(mut session: Session<'_>, watch: &mut dyn FnMut(Progress)) -> Ending {
+    let bell = Arc::new(Notify::new());
+    let role = match session.ends {
+        Ends::Source { .. } => Role::Source,
+        Ends::Target { .. } | Ends::ReadBack { .. } => Role::Target,
+        Ends::Both { .. } => Role::Both,
+    };
+    let connections = u32::try_from(session.sockets.len()).expect("bounded by limits");
+    let sockets = std::mem::take(&mut session.sockets);
+    let stripes = session.terms.layout.stripes();
+    let copying = Workers::start(stripes, session.terms, &session.ends, &session.mailboxes, sockets, &bell);
+    let start = CourseStart {
+        role,
+        layout: session.terms.layout,
+        dry_run: session.terms.dry_run,
+        verify: session.verify,
+        connections,
+        workers: copying.count(),
+        peer: session.names.peer.clone(),
+        now_ms: 0,
+    };
+    let unmarked = session.target.as_ref().is_some_and(Target::is_new);
+    if unmarked {
+        copying.shared.allow_writing();
+    }
+    let course = Course::new(start, unmarked);
+    let mut drive = Drive {
+        session,
+        course,
+        bell,
+        copying,
+        reading_back: None,
+        blocking: None,
+        ended: None,
+        began: Instant::now(),
+    };
+    drive.run(watch).await;
+    drive.ending().await
+}
+
+impl Drive<'_> {
+    async fn run(&mut self, watch: &mut dyn FnMut(Progress)) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut link_lives = self.session.link.is_some();
+        let mut stop = self.session.stop.clone();
+        let mut stop_open = true;
+        loop {
+            while let Some(action) = self.course.poll() {
+                self.perform(action);
+            }
+            if self.ended.is_some() {
+                return;
+            }
+            let event = tokio::select! {
+                biased;
+                () = self.bell.notified() => {
+                    self.listen();
+                    continue;
+                }
+                done = wait_for(&mut self.blocking) => {
+                    self.blocking = None;
+                    self.done(done)
+                }
+                message = receive(&mut self.session.link), if link_lives => match message {
+                    Ok(message) => Event::Message(message),
+                    Err(error) => {
+                        link_lives = false;
+                        self.listen(); // what the workers said comes first
+                        match error {
+                            super::link::LinkError::Decode(error) => {
+                                let peer = &self.session.names.peer;
+                                Event::Failed(Failure::about(Kind::Protocol, peer, error.to_string()))
+                            }
+                            other => Event::PeerGone(other.to_string()),
+                        }
+                    }
+                },
+                changed = stop.changed(), if stop_open => {
+                    stop_open = changed.is_ok();
+                    let Some((failure, _)) = stop.borrow_and_update().clone() else { continue };
+                    Event::Failed(failure)
+                }
+                _ = ticks.tick() => {
+                    watch(self.progress());
+                    self.tick()
+                }
+            };
+            self.course.handle(event);
+        }
+    }
+
+    fn tick(&self) -> Event {
+        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Event::Tick { now_ms, beat: self.beat(), busy: self.blocking.is_some() }
+    }
+
+    fn count(&self, counter: Counter) -> u64 {
+        let reading_back = self.reading_back.as_ref().map_or(0, |workers| workers.shared.counters.read(counter));
+        self.copying.shared.counters.read(counter) + reading_back
+    }
+
+    fn beat(&self) -> Beat {
+        Beat {
+            progress: self.count(Counter::Progress),
+            matched_bytes: self.count(Counter::MatchedBytes),
+            changed_bytes: self.count(Counter::ChangedBytes),
+            hole_bytes: self.count(Counter::HoleBytes),
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        // Bytes are done where the target is.
+        let beat = if self.session.target.is_some() || self.session.link.is_none() {
+            self.beat()
+        } else {
+            self.course.peer_beat()
+        };
+        Progress {
+            source_bytes: self.session.terms.layout.file_bytes(),
+            done_bytes: beat.matched_bytes + beat.changed_bytes + beat.hole_bytes,
+            matched_bytes: beat.matched_bytes,
+        }
+    }
+
+    /// Gives the course what the workers have said.
+    fn listen(&mut self) {
+        while let Ok(outcome) = self.copying.outcomes.try_recv() {
+            self.course.handle(translate(outcome, &self.session.names));
+        }
+        if let Some(workers) = &self.reading_back {
+            while let Ok(outcome) = workers.outcomes.try_recv() {
+                self.course.handle(translate(outcome, &self.session.names));
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Send(message) => {
+                if let Some(link) = &self.session.link {
+                    link.send(&message);
+                }
+            }
+            Action::AllowWriting => {
+                self.copying.shared.allow_writing();
+                self.copying.resume();
+            }
+            Action::Resume => self.copying.resume(),
+            Action::StopWorkers => self.reading_back.as_ref().unwrap_or(&self.copying).stop(),
+            Action::Mark => {
+                let mut target = self.session.target.take().expect("only a target is written");
+                let metadata = self.session.metadata;
+                self.block(move || {
+                    let marked = target.mark_unfinished(&metadata);
+                    Done::Marked(Box::new(target), marked)
+                });
+            }
+            Action::CheckSource => {
+                let source = self.session.source.take().expect("only a source is checked");
+                self.block(move || {
+                    let unchanged = source.unchanged();
+                    Done::Checked(source, unchanged)
+                });
+            }
+            Action::ReadBack(stripes) => {
+                let target = self.session.target.as_ref().expect("only a target is read back");
+                let file = Arc::clone(target.file().expect("it was written"));
+                let bytes = self.session.terms.layout.file_bytes();
+                self.block(move || {
+                    let mode = past_the_cache(&file);
+                    Done::Prepared(stripes, FileTerms { file, mode, bytes })
+                });
+            }
+            Action::Commit { wrote } => {
+                let target = self.session.target.take().expect("only a target is committed");
+                let metadata = self.session.metadata;
+                self.block(move || Done::Committed(target.commit(&metadata, wrote).map(|done| done.changed)));
+            }
+            Action::End(result) => self.ended = Some(result),
+        }
+    }
+
+    fn block(&mut self, call: impl FnOnce() -> Done + Send + 'static) {
+        assert!(self.blocking.is_none(), "one thing at a time");
+        self.blocking = Some(tokio::task::spawn_blocking(call));
+    }
+
+    /// Something that may block is done; what the course is to be told.
+    fn done(&mut self, done: Done) -> Event {
+        let names = &self.session.names;
+        let target_failed = |error: &RootError| Failure::about(error.target_kind(), &names.target, error.to_string());
+        match done {
+            Done::Marked(target, result) => {
+                let event = result.map_or_else(|error| Event::Failed(target_failed(&error)), |()| Event::Marked);
+                self.session.target = Some(*target);
+                event
+            }
+            Done::Checked(source, result) => {
+                self.session.source = Some(source);
+                match result {
+                    Ok(unchanged) => Event::SourceChecked(unchanged),
+                    Err(error) => Event::Failed(Failure::about(error.source_kind(), &names.source, error.to_string())),
+                }
+            }
+            Done::Prepared(stripes, file) => {
+                let count = stripes.len() as u64;
+                let ends = Ends::ReadBack { file, expected: stripes.into() };
+                let terms = self.session.terms;
+                let workers = Workers::start(count, terms, &ends, &self.session.mailboxes, Vec::new(), &self.bell);
+                self.course.reading_back(workers.count());
+                self.reading_back = Some(workers);
+                self.tick()
+            }
+            Done::Committed(Err(error)) => Event::Failed(target_failed(&error)),
+            Done::Committed(Ok(changed)) => Event::Committed(self.committed(changed)),
+        }
+    }
+
+    fn committed(&self, changed: bool) -> Committed {
+        let beat = self.beat();
+        Committed {
+            matched_bytes: beat.matched_bytes,
+            changed_bytes: beat.changed_bytes,
+            hole_bytes: beat.hole_bytes,
+            changed_blocks: self.count(Counter::ChangedBlocks),
+            changed,
+            read_back: false,
+        }
+    }
+
+    /// What is left to be done when it is over, and how it ended.
+    async fn ending(mut self) -> Ending {
+        if let Some(blocking) = self.blocking.take()
+            && let Ok(done) = blocking.await
+        {
+            _ = self.done(done);
+        }
+        let result = self.ended.take().expect("it is over");
+        let mut changed = self.course.outcome().map(|outcome| outcome.changed);
+        if let Some(target) = self.session.target.take() {
+            let keep = self.course.worth_keeping();
+            let left = tokio::task::spawn_blocking(move || target.abandon(keep)).await;
+            changed = left.ok().map(|left| left != Left::Untouched);
+        }
+        let counts = self.course.outcome().unwrap_or_else(|| {
+            let beat = if self.session.names.target_is_here { self.beat() } else { self.course.peer_beat() };
+            Committed {
+                matched_bytes: beat.matched_bytes,
+                changed_bytes: beat.changed_bytes,
+                hole_bytes: beat.hole_bytes,
+                ..Committed::default()
+            }
+        });
+        Ending {
+            failure: result.err(),
+            digest: self.course.digest(),
+            proven: self.course.proven(),
+            counts,
+            changed,
+            wire_bytes: (self.count(Counter::WireSentBytes), self.count(Counter::WireReceivedBytes)),
+        }
+    }
+}
+
+async fn wait_for(blocking: &mut Option<JoinHandle<Done>>) -> Done {
+    match blocking {
+        Some(handle) => handle.await.expect("a blocking call does not panic"),
+        None => std::future::pending().await,
+    }
+}
+
+async fn receive(link: &mut Option<&mut Link>) -> Result<crate::wire::Message, super::link::LinkError> {
+    match link {
+        Some(link) => link.receive().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Makes sure that what is read next comes from the disk, and says how to read it so.
+fn past_the_cache(file: &OwnedFd) -> Mode {
+    // Whatever fails here fails again, and is told, when the target is committed.
+    _ = rustix::fs::fdatasync(file);
+    let (mode, _) = choose_mode(file, DirectPolicy::Always);
+    if mode == Mode::Buffered {
+        _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+    mode
+}
+
+/// What a worker says, as the course understands it.
+fn translate(outcome: Outcome, names: &Names) -> Event {
+    match outcome {
+        Outcome::Stripe(finished) => Event::Stripe(finished),
+        Outcome::ReadBack(stripe) => Event::ReadBack(stripe),
+        Outcome::WantsToWrite => Event::WantsToWrite,
+        Outcome::Lost { error, .. } => {
+            Event::Lost(error.map_or_else(|| "the other end closed it".into(), |error| error.to_string()))
+        }
+        Outcome::Failed(error) => Event::Failed(explain(error, names)),
+        Outcome::Ended => Event::WorkerEnded,
+    }
+}
+
+fn explain(error: WorkerError, names: &Names) -> Failure {
+    let (kind, subject, text) = match error {
+        WorkerError::Source(errno) => {
+            let error = RootError::from(errno);
+            (error.source_kind(), &names.source, error.to_string())
+        }
+        WorkerError::SourceShrank => (Kind::SourceChanged, &names.source, error.to_string()),
+        WorkerError::Target(errno) => {
+            let error = RootError::from(errno);
+            (error.target_kind(), &names.target, error.to_string())
+        }
+        WorkerError::TargetShrank => (Kind::Target, &names.target, error.to_string()),
+        WorkerError::Protocol(_) => (Kind::Protocol, &names.peer, error.to_string()),
+        WorkerError::Unequal(_) => (Kind::Verification, &names.target, error.to_string()),
+        WorkerError::Busy => (Kind::Busy, &names.own, error.to_string()),
+        WorkerError::Panic | WorkerError::Backend(_) => (Kind::Other, &names.own, error.to_string()),
+    };
+    Failure::about(kind, subject, text)
+}
