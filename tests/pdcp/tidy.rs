@@ -41,7 +41,7 @@ const HOMES: &[(&str, &str)] = &[
 ];
 
 /// Who prints.
-const MOUTHS: &[&str] = &["src/report.rs", "src/main.rs"];
+const MOUTHS: &[&str] = &["src/report/mod.rs", "src/main.rs"];
 
 /// Where nothing is read, written or timed, and what would.
 const PURE: &[&str] = &["src/session", "src/wire"];
@@ -264,7 +264,7 @@ fn module(path: &str) -> Option<&str> {
 
 /// What a file has for its users, without the tests at its end (that nothing follows them, clippy sees to).
 fn product<'t, 'a>(path: &str, tokens: &'t [Token<'a>]) -> &'t [Token<'a>] {
-    if module(path) == Some("sim") || path.ends_with("/tests.rs") {
+    if module(path) == Some("sim") || path.ends_with("/tests.rs") || path.contains("/tests/") {
         return &[];
     }
     let tests = ["#", "[", "cfg", "(", "test", ")", "]", "mod", "tests", "{"];
