@@ -342,7 +342,7 @@ mod tests {
         check(rule, "src/delta.rs", "use crate::digest::Signature;", &[]);
         check(rule, "src/extent.rs", "use crate::digest::Digest;", &[1]);
         check(rule, "src/extent.rs", "// crate::worker\nconst TEXT: &str = \"crate::worker\";", &[]);
-        check(rule, "src/report.rs", "use pdcp::control::Summary;\nuse pdcp::cli::Cli;", &[2]);
+        check(rule, "src/report/mod.rs", "use pdcp::control::Summary;\nuse pdcp::cli::Cli;", &[2]);
         check(rule, "src/worker/mod.rs", "use crate::sim::Sim;", &[1]);
         check(rule, "src/worker/mod.rs", "use crate::helper::help;", &[1]);
         check(rule, "src/helper.rs", "//! Helps.", &[1]);
@@ -382,7 +382,7 @@ mod tests {
         for print in ["print", "println", "eprint", "eprintln", "dbg"] {
             let text = format!("\n{print}!(\"\");");
             check(rule, "src/worker/mod.rs", &text, &[2]);
-            check(rule, "src/report.rs", &text, &[]);
+            check(rule, "src/report/mod.rs", &text, &[]);
             check(rule, "tests/pdcp/push.rs", &text, &[]);
             check(rule, "src/worker/mod.rs", &format!("#[cfg(test)]\nmod tests {{\n{text}\n}}"), &[]);
             check(rule, "src/sim.rs", &text, &[]);
