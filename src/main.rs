@@ -6,6 +6,11 @@ use pdcp::report::Report;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // The panic has been told on standard error; what is left to say is that it failed.
+    std::panic::catch_unwind(run).unwrap_or(ExitCode::FAILURE)
+}
+
+fn run() -> ExitCode {
     let invocation = cli::parse(std::env::args_os().skip(1));
     let mut report = Report::new(invocation.verbosity, invocation.json);
     invocation.notes.iter().for_each(|note| report.detail(note));

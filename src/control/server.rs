@@ -280,7 +280,7 @@ impl Server {
         let mut opened = open(hello).await?;
         let welcome = self.welcome(hello, &opened);
         let session = welcome.session;
-        let result = self.begin(link, hello, welcome).await;
+        let result = self.begin(link, welcome).await;
         self.waiting.borrow_mut().remove(&session);
         let (welcome, sockets, mailboxes) = match result {
             Ok(begun) => begun,
@@ -324,7 +324,8 @@ impl Server {
 
     fn welcome(&self, hello: &Hello, opened: &Opened) -> Welcome {
         let mut session = SessionId::default();
-        _ = rustix::rand::getrandom(&mut session, rustix::rand::GetRandomFlags::empty());
+        let filled = rustix::rand::getrandom(&mut session, rustix::rand::GetRandomFlags::empty());
+        assert_eq!(filled, Ok(session.len()), "the kernel has random bytes");
         // Sessions begin at different workers, so that those with few connections do not all meet on the first.
         let first = random() % self.mailboxes.len();
         let mut cores = self.cores.clone();
@@ -348,7 +349,6 @@ impl Server {
     async fn begin(
         &self,
         link: &mut Link,
-        hello: &Hello,
         welcome: Welcome,
     ) -> Result<(Welcome, Vec<(u32, OwnedFd)>, Vec<Mailbox<Ring>>), Failure> {
         let seats = (0..welcome.connections).map(|_| Seat::Free).collect();
@@ -360,7 +360,6 @@ impl Server {
             Ok(_) => return Err(Failure::new(Kind::Protocol, "a Begin was expected")),
             Err(error) => return Err(Failure::new(Kind::ConnectionLost, error.to_string())),
         };
-        _ = hello;
         let admitted = self.admitted(&welcome, &begin.joined);
         let sockets = tokio::time::timeout(Duration::from_millis(HELLO_MS), admitted).await;
         let sockets = sockets.ok().flatten().filter(|sockets| !sockets.is_empty() || welcome.connections == 0);

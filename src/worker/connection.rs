@@ -13,6 +13,7 @@ use crate::completion::{Completion, Completions, Errno, Mode, Operation, Part, P
 use crate::counters::Counter;
 use crate::digest::{Digest, Signature, hash_blocks, hash_hole, sign_blocks, sign_hole};
 use crate::extent::Run;
+use crate::limits::DRIBBLE_MS;
 use crate::session::readback::{Action as ReadBackAction, ReadBack};
 use crate::session::source::{Action as SourceAction, Event as SourceEvent, Source};
 use crate::session::target::{Action as TargetAction, Event as TargetEvent, Target};
@@ -152,6 +153,12 @@ impl<C: Completions> Connection<C> {
     /// Bytes that the peer's kernel took and gave so far.
     pub(super) fn moved(&self, backend: &C) -> u64 {
         self.line.as_ref().map_or(0, |line| backend.moved(line.socket))
+    }
+
+    /// A payload has been on its way for too long.
+    pub(super) fn dribbles(&self, now_ms: u64) -> bool {
+        let since_ms = self.line.as_ref().and_then(Line::filling_since_ms);
+        since_ms.is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= DRIBBLE_MS)
     }
 
     /// Lets go of everything but what is in flight.
@@ -460,7 +467,7 @@ impl<C: Completions> Connection<C> {
                 self.starved = true;
                 return Ok(false);
             };
-            if line.give_payload_buffer(buffer) {
+            if line.give_payload_buffer(buffer, cx.backend.now_ms()) {
                 self.payload_complete();
             }
             return Ok(true);

@@ -31,6 +31,8 @@ pub(super) struct Arriving<B> {
     pub(super) bytes: u32,
     /// Bytes that are there.
     got: u32,
+    /// When it got its buffer.
+    since_ms: u64,
     /// Where to; `None` until one is free.
     pub(super) buffer: Option<B>,
 }
@@ -212,7 +214,7 @@ impl<C: Completions> Line<C> {
     /// A data frame came: its payload follows.
     pub(super) fn announce(&mut self, pieces: Vec<Run>, bytes: u32) {
         assert!(self.arriving.is_none());
-        self.arriving = Some(Arriving { pieces, bytes, got: 0, buffer: None });
+        self.arriving = Some(Arriving { pieces, bytes, got: 0, since_ms: 0, buffer: None });
     }
 
     /// A payload waits for its buffer.
@@ -222,15 +224,22 @@ impl<C: Completions> Line<C> {
 
     /// Gives the payload its buffer, with those of its bytes that came along with the frame: the one copy on the way of
     /// the data, of less than a frame buffer. `true`: the payload is complete.
-    pub(super) fn give_payload_buffer(&mut self, mut buffer: C::Buffer) -> bool {
+    pub(super) fn give_payload_buffer(&mut self, mut buffer: C::Buffer, now_ms: u64) -> bool {
         let arriving = self.arriving.as_mut().expect("announced");
         let incoming = self.incoming.as_ref().expect("not receiving");
         let along = (self.end - self.start).min(arriving.bytes as usize);
         buffer[..along].copy_from_slice(&incoming[self.start..self.start + along]);
         self.start += along;
+        arriving.since_ms = now_ms;
         arriving.got = u32::try_from(along).expect("less than a frame buffer");
         arriving.buffer = Some(buffer);
         arriving.got == arriving.bytes
+    }
+
+    /// Since when a payload has a buffer and is not complete.
+    pub(super) fn filling_since_ms(&self) -> Option<u64> {
+        let arriving = self.arriving.as_ref()?;
+        (self.receiving || arriving.buffer.is_some()).then_some(arriving.since_ms)
     }
 
     /// The complete payload.

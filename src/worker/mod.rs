@@ -222,13 +222,12 @@ impl<C: Completions> Worker<C> {
             Job::Start(start) => self.start(*start),
             Job::Resume(key) => {
                 let Some(slot) = self.slot_of(key) else { return };
-                let Some((guest, connections)) = &mut self.parties[slot] else { return };
+                let Some((_, connections)) = &mut self.parties[slot] else { return };
                 let failed = connections.iter_mut().find_map(|connection| connection.resume().err());
+                let count = connections.len();
+                (0..count).for_each(|index| self.enlist(slot, index));
                 if let Some(error) = failed {
-                    guest.tell(Outcome::Failed(error));
-                }
-                for index in 0..connections.len() {
-                    self.enlist(slot, index);
+                    self.stop(slot, Some(error));
                 }
             }
             Job::Stop(key) => {
@@ -429,6 +428,7 @@ impl<C: Completions> Worker<C> {
             self.shares.dismiss(guest.account, guest.frames);
             self.list.retain(|(listed, _)| *listed != slot);
             self.parties[slot] = None;
+            self.list_starved();
         }
     }
 
@@ -441,6 +441,8 @@ impl<C: Completions> Worker<C> {
         self.looked_ms = now_ms;
         for (guest, connections) in self.parties.iter_mut().flatten() {
             guest.flush();
+            let dribbles = connections.iter().any(|connection| connection.dribbles(now_ms));
+            self.shares.confine(guest.account, dribbles);
             let moved: u64 = connections.iter().map(|connection| connection.moved(&self.backend)).sum();
             if moved != guest.moved {
                 guest.moved = moved;
