@@ -117,6 +117,14 @@ enum Fault {
     Shrinks {
         countdown: u32,
     },
+    /// The source's file is not as it was when it is looked at in the end.
+    Changes {
+        countdown: u32,
+    },
+    /// The control connection breaks at its `n`-th message.
+    ControlCut {
+        countdown: u32,
+    },
 }
 
 /// Disks, network and fate, below all workers of a run.
@@ -427,7 +435,7 @@ impl Completions for Sim {
     }
 
     fn turn(&mut self, wait_ms: u64) -> Result<(), Errno> {
-        self.world.borrow_mut().now_ms += wait_ms.min(1);
+        self.world.borrow_mut().now_ms += 5 * wait_ms.min(1);
         let mut attempts = self.pending.len();
         if self.world.borrow().rough {
             attempts = self.world.borrow_mut().dice.below(attempts + 1);

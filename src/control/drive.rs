@@ -68,7 +68,7 @@ pub(super) struct Ending {
 enum Done {
     Marked(Box<Target>, Result<(), RootError>),
     Checked(Source, Result<bool, RootError>),
-    Prepared(Vec<(u64, Digest)>, FileTerms<Arc<OwnedFd>>),
+    Settled(Box<Target>, Result<(), RootError>, Vec<(u64, Digest)>),
     Committed(Result<bool, RootError>),
 }
 
@@ -303,12 +303,11 @@ impl Drive<'_> {
                 });
             }
             Action::ReadBack(stripes) => {
-                let target = self.session.target.as_ref().expect("only a target is read back");
-                let file = Arc::clone(target.file().expect("it was written"));
-                let bytes = self.session.terms.layout.file_bytes();
+                let mut target = self.session.target.take().expect("only a target is read back");
+                let metadata = self.session.metadata;
                 self.block(move || {
-                    let mode = past_the_cache(&file);
-                    Done::Prepared(stripes, FileTerms { file, mode, bytes })
+                    let settled = target.settle_content(&metadata);
+                    Done::Settled(Box::new(target), settled, stripes)
                 });
             }
             Action::Commit { wrote } => {
@@ -342,18 +341,32 @@ impl Drive<'_> {
                     Err(error) => Event::Failed(Failure::about(error.source_kind(), &names.source, error.to_string())),
                 }
             }
-            Done::Prepared(stripes, file) => {
-                let count = stripes.len() as u64;
-                let ends = Ends::ReadBack { file, expected: stripes.into() };
-                let terms = self.session.terms;
-                let workers = Workers::start(count, terms, &ends, &self.session.mailboxes, Vec::new(), &self.bell);
-                self.course.reading_back(workers.count());
-                self.reading_back = Some(workers);
-                self.tick()
+            Done::Settled(target, result, stripes) => {
+                let event = match result {
+                    Ok(()) => {
+                        self.read_back(&target, stripes);
+                        self.tick()
+                    }
+                    Err(error) => Event::Failed(target_failed(&error)),
+                };
+                self.session.target = Some(*target);
+                event
             }
             Done::Committed(Err(error)) => Event::Failed(target_failed(&error)),
             Done::Committed(Ok(changed)) => Event::Committed(self.committed(changed)),
         }
+    }
+
+    /// Starts the workers again, on stripes that were written.
+    fn read_back(&mut self, target: &Target, stripes: Vec<(u64, Digest)>) {
+        let file = Arc::clone(target.file().expect("it was written"));
+        let (mode, bytes) = (past_the_cache(&file), self.session.terms.layout.file_bytes());
+        let count = stripes.len() as u64;
+        let ends = Ends::ReadBack { file: FileTerms { file, mode, bytes }, expected: stripes.into() };
+        let terms = self.session.terms;
+        let workers = Workers::start(count, terms, &ends, &self.session.mailboxes, Vec::new(), &self.bell);
+        self.course.reading_back(workers.count());
+        self.reading_back = Some(workers);
     }
 
     fn committed(&self, changed: bool) -> Committed {
@@ -416,10 +429,8 @@ async fn receive(link: &mut Option<&mut Link>) -> Result<crate::wire::Message, s
     }
 }
 
-/// Makes sure that what is read next comes from the disk, and says how to read it so.
+/// How to read a file that is on the disk so that its bytes come from there.
 fn past_the_cache(file: &OwnedFd) -> Mode {
-    // Whatever fails here fails again, and is told, when the target is committed.
-    _ = rustix::fs::fdatasync(file);
     let (mode, _) = choose_mode(file, DirectPolicy::Always);
     if mode == Mode::Buffered {
         _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);

@@ -43,6 +43,14 @@ impl Target {
         self.work.as_mut().expect("a dry run writes nothing").mark_unfinished(source.mtime)
     }
 
+    /// Gives it its length already now, and what was written to the disk, so that all of it can be read back. To be called
+    /// when nothing is in flight any more.
+    pub fn settle_content(&mut self, source: &Metadata) -> Result<(), RootError> {
+        let work = self.work.as_mut().expect("a dry run writes nothing");
+        work.set_length(source)?;
+        Ok(fdatasync(&work.file)?)
+    }
+
     /// Makes it final: every byte of it is known to equal the source's, all writes have completed in full, and the source
     /// has not changed. `wrote`: something was written (in a dry run: would be).
     ///
@@ -104,14 +112,20 @@ impl Work {
         self.synced(|file| fsync(file))
     }
 
-    fn finish(&mut self, source: &Metadata, wrote: bool) -> Result<(), RootError> {
-        // Also bytes that we found, not wrote: an earlier run, killed or with --no-fsync, may have left them in memory.
-        self.synced(|file| fdatasync(file))?;
-        let new = self.temporary.is_some();
+    /// A hole at the end is not written, and has to extend the file; a longer basis is cut.
+    fn set_length(&mut self, source: &Metadata) -> Result<(), RootError> {
         if Facts::of(&self.file)?.bytes != source.bytes {
             self.mark_unfinished(source.mtime)?;
             ftruncate(&self.file, source.bytes)?;
         }
+        Ok(())
+    }
+
+    fn finish(&mut self, source: &Metadata, wrote: bool) -> Result<(), RootError> {
+        // Also bytes that we found, not wrote: an earlier run, killed or with --no-fsync, may have left them in memory.
+        self.synced(|file| fdatasync(file))?;
+        let new = self.temporary.is_some();
+        self.set_length(source)?;
         if new && !source.device_node {
             fchmod(&self.file, Mode::from_raw_mode(source.mode & MODE_TAKEN))?;
         }
