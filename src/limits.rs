@@ -153,6 +153,9 @@ pub const BEGIN_MS: u64 = JOIN_MS + 10_000;
 pub const GOODBYE_MS: u64 = 5_000;
 /// After a connection could not be accepted.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// Before a session that was lost is dialled again: once, twice, three times. Guessed: a switch that restarts takes longer,
+/// but who watches wants to know.
+pub const REDIAL_PAUSES_MS: [u64; 3] = [1_000, 2_000, 4_000];
 /// What a server that is asked to stop gives to running sessions.
 pub const GRACE_MS: u64 = 2_000;
 /// Keepalive of the control connection: idle, between probes, number of probes; and the time unacknowledged data may wait.

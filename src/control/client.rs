@@ -6,7 +6,7 @@ use super::link::{self, Link, before_welcome};
 use super::{CopyConfig, Direction, Names, Place, Progress, Remote, Summary, Watch, dial, files};
 use crate::entry::Metadata;
 use crate::failure::{Failure, Kind};
-use crate::limits::{CONNECTIONS_DEFAULT_MAX, GOODBYE_MS, WELCOME_MS, WORKER_BUFFER_BYTES};
+use crate::limits::{GOODBYE_MS, REDIAL_PAUSES_MS, WELCOME_MS, WORKER_BUFFER_BYTES};
 use crate::root::{Root, RootError, Source, Target, TargetRequest, last_name};
 use crate::session::handshake::{Agreed, agree};
 use crate::session::{PROGRAM, Terms};
@@ -14,7 +14,7 @@ use crate::wire::{Begin, Hello, Message, Options, Welcome};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch as told;
 
@@ -42,6 +42,8 @@ struct Copy {
     summary: Summary,
     target: Option<Target>,
     basis_bytes: Option<u64>,
+    /// The session was lost, and may be dialled again.
+    lost: bool,
 }
 
 /// A remote session that was agreed on.
@@ -70,18 +72,40 @@ impl Copy {
             target: config.target_typed.clone(),
             ..Summary::default()
         };
-        Self { config, summary, target: None, basis_bytes: None }
+        Self { config, summary, target: None, basis_bytes: None, lost: false }
     }
 
     async fn run(&mut self, watch: &mut dyn Watch) -> Result<(), Failure> {
         let (stop, stopped) = told::channel(None);
         link::spawn(heed_signals(stop));
-        let result = self.copy(watch, stopped.clone()).await;
+        let mut result = self.attempt(watch, stopped.clone()).await;
+        // A session that was lost is dialled again, and goes on: what is there already is the next one's basis.
+        for pause_ms in REDIAL_PAUSES_MS {
+            let Some(failure) = result.as_ref().err().filter(|_| self.lost) else { break };
+            watch.warn(&format!("{failure}; dialling again in {} s", pause_ms / 1000));
+            let pause = Duration::from_millis(pause_ms);
+            let mut stop = stopped.clone();
+            let again = tokio::select! {
+                () = tokio::time::sleep(pause) => self.attempt(watch, stopped.clone()).await,
+                failure = told_to_stop(&mut stop) => Err(failure),
+            };
+            match again {
+                // Nobody there yet: what was lost is still the session.
+                Err(failure) if failure.kind == Kind::Unreachable => {}
+                other => result = other,
+            }
+        }
+        self.summary.signal = stopped.borrow().as_ref().map(|(_, signal)| *signal);
+        result
+    }
+
+    async fn attempt(&mut self, watch: &mut dyn Watch, stopped: told::Receiver<Stop>) -> Result<(), Failure> {
+        let result = self.copy(watch, stopped).await;
         if let Some(target) = self.target.take() {
             // It never got as far as being driven.
             _ = tokio::task::spawn_blocking(move || target.abandon(false)).await;
         }
-        self.summary.signal = stopped.borrow().as_ref().map(|(_, signal)| *signal);
+        self.lost &= result.is_err();
         result
     }
 
@@ -303,10 +327,12 @@ impl Copy {
         if hello.source.is_some() {
             self.basis_bytes = welcome.basis_bytes;
             if !welcome.taken_name.is_empty() {
-                if !self.summary.target.ends_with(b"/") {
-                    self.summary.target.push(b'/');
+                let mut target = self.config.target_typed.clone();
+                if !target.ends_with(b"/") {
+                    target.push(b'/');
                 }
-                self.summary.target.extend_from_slice(&welcome.taken_name);
+                target.extend_from_slice(&welcome.taken_name);
+                self.summary.target = target;
             }
         }
     }
@@ -340,6 +366,8 @@ impl Copy {
     /// Puts into the summary how it ended.
     fn conclude(&mut self, ending: Ending, source: Metadata, sent: u64, received: u64) -> Result<(), Failure> {
         let counts = ending.counts;
+        self.lost = !ending.told && ending.failure.as_ref().is_some_and(|failure| failure.kind == Kind::ConnectionLost);
+        let (sent_before, received_before) = (self.summary.wire_sent_bytes, self.summary.wire_received_bytes);
         let compared = self.basis_bytes.is_some() && !self.config.whole_file;
         self.summary = Summary {
             source_bytes: Some(source.bytes),
@@ -347,8 +375,8 @@ impl Copy {
             changed_bytes: Some(counts.changed_bytes),
             hole_bytes: Some(counts.hole_bytes),
             changed_blocks: Some(counts.changed_blocks),
-            wire_sent_bytes: Some(sent + ending.wire_bytes.0),
-            wire_received_bytes: Some(received + ending.wire_bytes.1),
+            wire_sent_bytes: Some(sent_before.unwrap_or(0) + sent + ending.wire_bytes.0),
+            wire_received_bytes: Some(received_before.unwrap_or(0) + received + ending.wire_bytes.1),
             similarity: compared.then(|| similarity(counts.matched_bytes, source.bytes)),
             changed: ending.changed,
             digest: ending.digest,
@@ -428,5 +456,3 @@ impl Remote {
         format!("{host}:{}", self.port).into_bytes()
     }
 }
-
-const _: () = assert!(CONNECTIONS_DEFAULT_MAX >= 1);
