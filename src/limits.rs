@@ -71,7 +71,7 @@ pub const DIGEST_LEN: usize = 32;
 /// Longest frame without its payload.
 pub const FRAME_LEN_MAX: usize = HEADER_LEN + 8 + SIGNATURES_MAX * SIGNATURE_LEN + TAG_LEN;
 
-/// A control message with its length. Welcome names up to [`WORKERS_MAX`] cores; everything else is shorter.
+/// A control message without its length. Welcome names up to [`WORKERS_MAX`] cores; everything else is shorter.
 pub const MESSAGE_LEN_MAX: u32 = 16 << 10;
 /// Bytes of a path that goes over the wire (Linux' PATH_MAX).
 pub const PATH_BYTES_MAX: usize = 4096;

@@ -319,7 +319,7 @@ impl Course {
             }
             (_, State::Failing) => {}
             (Message::Beat(beat), _) => {
-                if beat.progress != self.peer_beat.progress {
+                if beat.progress > self.peer_beat.progress {
                     self.moved_ms = self.now_ms;
                 }
                 self.peer_beat = beat;

@@ -81,11 +81,16 @@ pub fn agree(hello: &Hello, welcome: &Welcome) -> Result<Agreed, ProtocolError> 
     let layout = layout.ok_or(ProtocolError::Value("length of file or stripe"))?;
     let connections = welcome.connections;
     let enough = connections >= 1 || layout.stripes() == 0;
-    if !enough || connections > CONNECTIONS_MAX || u64::from(connections) > layout.stripes() {
+    // A server may give fewer than were asked for, never more.
+    let asked = if hello.connections == 0 { CONNECTIONS_MAX } else { hello.connections };
+    if !enough || connections > asked || u64::from(connections) > layout.stripes() {
         return Err(ProtocolError::Value("number of connections"));
     }
-    if !(1..=WORKERS_MAX).contains(&welcome.workers) || welcome.cores.len() > WORKERS_MAX as usize {
+    if !(1..=WORKERS_MAX).contains(&welcome.workers) {
         return Err(ProtocolError::Value("number of workers"));
+    }
+    if !welcome.cores.is_empty() && welcome.cores.len() != welcome.workers as usize {
+        return Err(ProtocolError::Value("list of cores"));
     }
     if hello.source.is_some_and(|source| source != welcome.source) {
         return Err(ProtocolError::Value("source"));
@@ -96,4 +101,141 @@ pub fn agree(hello: &Hello, welcome: &Welcome) -> Result<Agreed, ProtocolError> 
     }
     let terms = Terms { layout, method: hello.options.method, basis_bytes: 0, dry_run: hello.options.dry_run };
     Ok(Agreed { terms, connections })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::completion::DirectPolicy;
+    use crate::method::Method;
+    use crate::wire::Options;
+
+    const MIB: u64 = 1 << 20;
+
+    fn hello() -> Hello {
+        let options = Options {
+            block_bytes: 16384,
+            method: Method::Blake3,
+            whole_file: false,
+            dry_run: false,
+            verify: false,
+            inplace: false,
+            fsync: true,
+            direct: DirectPolicy::Auto,
+        };
+        Hello {
+            program: "pdcp".into(),
+            source: Some(Metadata { bytes: 100 * MIB, ..Metadata::default() }),
+            path: b"/srv/".into(),
+            source_name: b"file".into(),
+            options,
+            connections: 16,
+            workers: 2,
+        }
+    }
+
+    fn offer() -> Offer {
+        Offer {
+            session: [7; 16],
+            source: None,
+            basis_bytes: None,
+            taken_name: b"file".into(),
+            workers: 2,
+            connections_max: CONNECTIONS_MAX,
+            cores: vec![0, 1],
+        }
+    }
+
+    #[test]
+    fn a_hello_out_of_bounds_is_refused() {
+        #[track_caller]
+        fn check(change: impl FnOnce(&mut Hello), want: Result<(), &'static str>) {
+            let mut hello = hello();
+            change(&mut hello);
+            assert_eq!(check_hello(&hello), want.map_err(ProtocolError::Value));
+        }
+        check(|_| {}, Ok(()));
+        check(|hello| hello.source = None, Ok(()));
+        check(|hello| hello.program = "p".repeat(TEXT_BYTES_MAX), Ok(()));
+        check(|hello| hello.program = "p".repeat(TEXT_BYTES_MAX + 1), Err("program's name"));
+        check(|hello| hello.path.clear(), Err("path"));
+        check(|hello| hello.path = vec![b'a'; PATH_BYTES_MAX], Ok(()));
+        check(|hello| hello.path = vec![b'a'; PATH_BYTES_MAX + 1], Err("path"));
+        check(|hello| hello.path.push(0), Err("path"));
+        check(|hello| hello.source_name.clear(), Ok(()));
+        check(|hello| hello.source_name = vec![b'a'; NAME_BYTES_MAX], Ok(()));
+        check(|hello| hello.source_name = vec![b'a'; NAME_BYTES_MAX + 1], Err("source's name"));
+        check(|hello| hello.source_name = b"a/b".into(), Err("source's name"));
+        check(|hello| hello.source_name = b"a\0b".into(), Err("source's name"));
+        let source = |bytes| move |hello: &mut Hello| hello.source = Some(Metadata { bytes, ..Metadata::default() });
+        check(source(FILE_BYTES_MAX), Ok(()));
+        check(source(FILE_BYTES_MAX + 1), Err("source's length"));
+        check(|hello| hello.connections = 0, Ok(()));
+        check(|hello| hello.connections = CONNECTIONS_MAX, Ok(()));
+        check(|hello| hello.connections = CONNECTIONS_MAX + 1, Err("number of connections"));
+        check(|hello| hello.workers = 0, Err("number of workers"));
+        check(|hello| hello.workers = WORKERS_MAX, Ok(()));
+        check(|hello| hello.workers = WORKERS_MAX + 1, Err("number of workers"));
+        for block_bytes in [0, 2048, 4097, 2 << 20] {
+            check(|hello| hello.options.block_bytes = block_bytes, Err("block size"));
+        }
+    }
+
+    #[test]
+    fn a_welcome_that_does_not_fit_its_hello_is_refused() {
+        #[track_caller]
+        fn check(change: impl FnOnce(&mut Hello, &mut Welcome), want: Result<u32, &'static str>) {
+            let mut hello = hello();
+            let mut welcome = welcome(&hello, offer());
+            change(&mut hello, &mut welcome);
+            let agreed = agree(&hello, &welcome).map(|agreed| agreed.connections);
+            assert_eq!(agreed, want.map_err(ProtocolError::Value));
+        }
+        check(|_, _| {}, Ok(16));
+        check(|_, welcome| welcome.connections = 1, Ok(1));
+        check(|_, welcome| welcome.connections = 0, Err("number of connections"));
+        check(|_, welcome| welcome.connections = 17, Err("number of connections"));
+        let unasked = |connections| {
+            move |hello: &mut Hello, welcome: &mut Welcome| (hello.connections, welcome.connections) = (0, connections)
+        };
+        check(unasked(100), Ok(100)); // as many as there are stripes
+        check(unasked(101), Err("number of connections"));
+        for stripe_bytes in [0, MIB / 2, MIB + 1, 64 * MIB] {
+            check(|_, welcome| welcome.stripe_bytes = stripe_bytes, Err("length of file or stripe"));
+        }
+        check(|_, welcome| welcome.workers = 0, Err("number of workers"));
+        check(|_, welcome| (welcome.workers, welcome.cores) = (WORKERS_MAX, vec![]), Ok(16));
+        check(|_, welcome| welcome.workers = WORKERS_MAX + 1, Err("number of workers"));
+        check(|_, welcome| welcome.cores = vec![0], Err("list of cores"));
+        check(|_, welcome| welcome.source.bytes += 1, Err("source"));
+        check(|_, welcome| welcome.source.mode ^= 1, Err("source"));
+        check(|_, welcome| welcome.taken_name = b"other".into(), Err("name of the target"));
+        check(|_, welcome| welcome.taken_name.clear(), Ok(16));
+        let pull = |bytes| {
+            move |hello: &mut Hello, welcome: &mut Welcome| {
+                (hello.source, welcome.source.bytes) = (None, bytes);
+                welcome.connections = 0;
+            }
+        };
+        check(pull(0), Ok(0)); // nothing to connect for
+        check(pull(1), Err("number of connections"));
+        check(pull(FILE_BYTES_MAX + 1), Err("length of file or stripe"));
+    }
+
+    #[test]
+    fn a_server_gives_what_was_asked_for_within_its_limit() {
+        #[track_caller]
+        fn check(asked: u32, limit: u32, workers: (u32, u32), want: u32) {
+            let hello = Hello { connections: asked, workers: workers.0, ..hello() };
+            let offer = Offer { connections_max: limit, workers: workers.1, cores: vec![], ..offer() };
+            assert_eq!(welcome(&hello, offer).connections, want);
+        }
+        check(5, 128, (2, 2), 5);
+        check(5, 4, (2, 2), 4);
+        check(0, 128, (3, 2), 3);
+        check(0, 128, (2, 3), 3);
+        check(0, 128, (64, 3), 32);
+        check(0, 8, (64, 3), 8);
+        check(128, 128, (2, 2), 100); // a stripe each
+    }
 }

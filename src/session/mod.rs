@@ -3,11 +3,12 @@
 //! Events go in through `handle`, actions come out of `poll`. A machine holds block numbers, digests and counts, never bytes
 //! of files, buffers, descriptors or clocks; so the simulator and the fuzzer can drive it as well as a worker. `source` and
 //! `target` are the two ends of one data connection; `handshake` is how a session starts and `course` how it goes on and
-//! ends on the control connection; `readback` is `--verify`.
+//! ends on the control connection; `readback` is `--verify`; `fuzz` shakes them.
 //!
 //! A frame for which a machine has no arrow is the peer's lie: a [`ProtocolError`], which ends the session and nothing else.
 
 pub mod course;
+pub mod fuzz;
 pub mod handshake;
 pub mod readback;
 pub mod source;

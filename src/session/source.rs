@@ -406,3 +406,103 @@ impl<'a> FrameRuns<'a> {
         self.says.map(|says| (says, self.payload_bytes))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::{BlockSize, Layout};
+
+    const MIB: u64 = 1 << 20;
+    const ROOM: Room = Room { read_blocks: 1, send: true };
+
+    /// A file of `stripes` stripes of one block each.
+    fn source(stripes: u64, dry_run: bool, sparse: bool) -> Source {
+        let block = BlockSize::checked(1 << 20).expect("allowed");
+        let layout = Layout::checked(stripes * MIB, block, MIB).expect("allowed");
+        let terms = Terms { layout, method: crate::method::Method::default(), basis_bytes: stripes * MIB, dry_run };
+        Source::new(terms, sparse)
+    }
+
+    fn want(source: &mut Source, stripe: StripeIndex, basis_blocks: u32) {
+        source.handle(Event::Frame(Frame::Want { stripe, basis_blocks })).expect("a proper want");
+    }
+
+    /// Trigger: a stripe that is a hole on both sides. Damage: forgetting the hole looked like having nothing to do, so
+    /// the stripe's digest waited for the next event, which for a file's last stripe never came.
+    #[test]
+    fn a_hole_that_is_equal_is_ended_without_waiting_for_anything_more() {
+        let mut source = source(1, false, true);
+        want(&mut source, 0, 1);
+        let run = Run { first: 0, count: 1 };
+        assert_eq!(source.poll(ROOM), Some(Action::Map(0, run)));
+        source.handle(Event::Hole { from: 0, until: MIB }).expect("our own");
+        source.handle(Event::Mapped(0)).expect("our own");
+        assert_eq!(source.poll(ROOM), Some(Action::HashHole(run)));
+        let (digests, signatures) = ([Digest([3; 32])], [Signature([3; 8])]);
+        source.handle(Event::Hashed { run, digests: &digests, signatures: &signatures }).expect("our own");
+        assert_eq!(source.poll(ROOM), None);
+        source.handle(Event::Frame(Frame::Signatures { first: 0, values: &signatures })).expect("proper");
+        assert_eq!(source.poll(ROOM), Some(Action::Send(Frame::Done { stripe: 0, digest: digests[0] })));
+    }
+
+    /// Trigger: in a dry run, a stripe that the basis lacks is wanted before one that it has. Damage: the first needs no
+    /// reading, so what is held first was of the second, and an assertion ended the session.
+    #[test]
+    fn a_dry_run_may_want_a_stripe_without_a_basis_before_one_that_has_one() {
+        let mut source = source(2, true, false);
+        want(&mut source, 1, 0);
+        want(&mut source, 0, 1);
+        let run = Run { first: 0, count: 1 };
+        assert_eq!(source.poll(ROOM), Some(Action::Read(run)));
+        let differs = [Run { first: 1, count: 1 }];
+        assert_eq!(source.poll(ROOM), Some(Action::Send(Frame::Differs { runs: &differs })));
+        let digest = Digest::default();
+        assert_eq!(source.poll(ROOM), Some(Action::Send(Frame::Done { stripe: 1, digest })));
+    }
+
+    #[test]
+    fn what_a_target_may_not_say_is_refused() {
+        use ProtocolError::{NotExpected, OutOfOrder, OutsideFile, TooManyOpen};
+        /// `lie` comes after Wants of these stripes, each with a basis, and so many signatures.
+        #[track_caller]
+        fn check(wants: &[StripeIndex], signed: usize, lie: Frame<'_>, want: Result<(), ProtocolError>) {
+            let block = BlockSize::checked(256 << 10).unwrap();
+            let layout = Layout::checked(5 * MIB, block, MIB).unwrap();
+            let terms =
+                Terms { layout, method: crate::method::Method::default(), basis_bytes: 5 * MIB, dry_run: false };
+            let mut source = Source::new(terms, false);
+            for stripe in wants {
+                source.handle(Event::Frame(Frame::Want { stripe: *stripe, basis_blocks: 4 })).unwrap();
+            }
+            if signed > 0 {
+                let values = &[Signature::default(); 4][..signed];
+                source.handle(Event::Frame(Frame::Signatures { first: 4 * wants[0], values })).unwrap();
+            }
+            assert_eq!(source.handle(Event::Frame(lie)), want);
+        }
+        let want =
+            |wants: &[_], stripe, basis_blocks, want| check(wants, 0, Frame::Want { stripe, basis_blocks }, want);
+        want(&[], 4, 4, Ok(()));
+        want(&[], 4, 5, Err(OutsideFile));
+        want(&[], 5, 0, Err(OutsideFile));
+        want(&[], u64::MAX, 0, Err(OutsideFile));
+        want(&[4, 1], 0, 0, Ok(()));
+        want(&[4, 1], 1, 0, Err(OutOfOrder));
+        want(&[4, 1, 0], 2, 0, Err(TooManyOpen));
+        let signs = |wants: &[_], signed, first, count, want| {
+            check(wants, signed, Frame::Signatures { first, values: &[Signature::default(); 5][..count] }, want);
+        };
+        signs(&[], 0, 0, 1, Err(NotExpected("a signature")));
+        signs(&[1, 0], 0, 4, 4, Ok(()));
+        signs(&[1, 0], 0, 4, 5, Err(OutsideFile));
+        signs(&[1, 0], 0, 5, 1, Err(OutOfOrder));
+        signs(&[1, 0], 0, 0, 1, Err(OutOfOrder)); // 0 was wanted later
+        signs(&[1, 0], 2, 5, 1, Err(OutOfOrder)); // once is enough
+        signs(&[1, 0], 2, 6, 2, Ok(()));
+        signs(&[1, 0], 4, 0, 4, Ok(()));
+        signs(&[1], 4, 8, 1, Err(NotExpected("a signature")));
+        signs(&[1], 0, u64::MAX, 1, Err(OutOfOrder));
+        let done = Frame::Done { stripe: 1, digest: Digest::default() };
+        check(&[1], 4, done, Err(NotExpected("a frame of this kind")));
+    }
+}

@@ -322,3 +322,118 @@ impl Open {
         Ok(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::{BlockSize, Layout};
+    use ProtocolError::{LeftOut, NotExpected, OutOfOrder, OutsideFile, PayloadLength};
+
+    const ROOM: Room = Room { read_blocks: 64, send: true };
+    const BLOCK: u32 = 16 << 10;
+
+    /// Two stripes of 64 blocks, of which the basis has the first 4; the first stripe is wanted and signed.
+    fn target(dry_run: bool) -> Target {
+        let layout = Layout::checked(2 << 20, BlockSize::default(), 1 << 20).unwrap();
+        let terms =
+            Terms { layout, method: crate::method::Method::default(), basis_bytes: 4 * u64::from(BLOCK), dry_run };
+        let mut target = Target::new(terms);
+        assert_eq!(target.poll(ROOM), Some(Action::TakeStripe));
+        target.handle(Event::Stripe(Some(0))).unwrap();
+        assert_eq!(target.poll(ROOM), Some(Action::Send(Frame::Want { stripe: 0, basis_blocks: 4 })));
+        let run = Run { first: 0, count: 4 };
+        assert_eq!(target.poll(ROOM), Some(Action::Read(run)));
+        target.handle(Event::Stripe(None)).unwrap();
+        let (digests, signatures) = ([Digest::default(); 4], [Signature::default(); 4]);
+        target.handle(Event::Hashed { run, digests: &digests, signatures: &signatures }).unwrap();
+        let signed = Frame::Signatures { first: 0, values: &signatures };
+        assert_eq!(target.poll(ROOM), Some(Action::Send(signed)));
+        target
+    }
+
+    fn run(first: u64, count: u32) -> Run {
+        Run { first, count }
+    }
+
+    #[test]
+    fn what_a_source_may_not_say_is_refused() {
+        /// `lie` comes after blocks `0..told`, named in order; it is refused as `want`.
+        #[track_caller]
+        fn check(told: u32, lie: Frame<'_>, want: Result<(), ProtocolError>) {
+            let mut target = target(false);
+            if told > 0 {
+                target.handle(Event::Frame(Frame::Holes { runs: &[run(0, told)] })).unwrap();
+            }
+            assert_eq!(target.handle(Event::Frame(lie)), want);
+        }
+        let holes = |told, runs: &[Run], want| check(told, Frame::Holes { runs }, want);
+        let data = |told, pieces: &[Run], payload_bytes, want| check(told, Frame::Data { pieces, payload_bytes }, want);
+        let done = |told, stripe, want| check(told, Frame::Done { stripe, digest: Digest::default() }, want);
+
+        holes(0, &[run(0, 1)], Ok(()));
+        holes(0, &[run(0, 0)], Err(OutsideFile));
+        holes(0, &[run(4, 60)], Ok(()));
+        holes(0, &[run(4, 61)], Err(OutsideFile));
+        holes(0, &[run(64, 1)], Err(OutsideFile));
+        holes(0, &[run(u64::MAX, 1)], Err(OutsideFile));
+        holes(0, &[run(1, u32::MAX)], Err(OutsideFile));
+        holes(3, &[run(3, 1)], Ok(()));
+        holes(3, &[run(2, 1)], Err(OutOfOrder));
+        holes(3, &[run(2, 2)], Err(OutOfOrder));
+        holes(0, &[run(1, 1), run(2, 1)], Ok(()));
+        holes(0, &[run(1, 2), run(2, 1)], Err(OutOfOrder));
+        holes(0, &[run(2, 1), run(1, 1)], Err(OutOfOrder));
+        holes(0, &[run(5, 1)], Err(LeftOut));
+        holes(6, &[run(7, 1)], Err(LeftOut));
+        data(0, &[run(0, 1), run(2, 2)], 3 * BLOCK, Ok(()));
+        data(0, &[run(0, 1), run(2, 2)], 3 * BLOCK - 1, Err(PayloadLength));
+        data(0, &[run(0, 1), run(2, 2)], 3 * BLOCK + 1, Err(PayloadLength));
+        done(64, 0, Ok(()));
+        done(64, 1, Err(NotExpected("a stripe's digest")));
+        done(63, 0, Err(LeftOut));
+        check(0, Frame::Differs { runs: &[run(0, 1)] }, Err(NotExpected("a frame of this kind")));
+        check(0, Frame::Want { stripe: 0, basis_blocks: 0 }, Err(NotExpected("a frame of this kind")));
+    }
+
+    #[test]
+    fn in_a_dry_run_no_data_may_come() {
+        let runs = &[run(0, 1)];
+        target(true).handle(Event::Frame(Frame::Differs { runs })).unwrap();
+        let data = Frame::Data { pieces: runs, payload_bytes: BLOCK };
+        assert_eq!(target(true).handle(Event::Frame(data)), Err(NotExpected("a frame of this kind")));
+    }
+
+    #[test]
+    fn nothing_may_be_said_of_what_is_not_wanted_or_not_signed() {
+        let mut target = Target::new(target(false).terms);
+        let runs = &[run(0, 1)];
+        let done = Frame::Done { stripe: 0, digest: Digest::default() };
+        assert_eq!(target.handle(Event::Frame(Frame::Holes { runs })), Err(NotExpected("a hole")));
+        target.handle(Event::Stripe(Some(0))).unwrap();
+        assert_eq!(target.handle(Event::Frame(Frame::Holes { runs })), Err(NotExpected("a hole")));
+        target.poll(ROOM); // Want
+        let unsigned = Err(NotExpected("a block without its signature"));
+        assert_eq!(target.handle(Event::Frame(Frame::Holes { runs })), unsigned);
+        assert_eq!(target.handle(Event::Frame(done)), Err(NotExpected("a stripe's digest")));
+    }
+
+    #[test]
+    fn a_stripe_that_differs_is_asked_for_once_more_and_then_given_up() {
+        let mut target = target(false);
+        let done = Frame::Done { stripe: 0, digest: Digest([9; 32]) };
+        let all = |target: &mut Target, first: u64, count: u32| {
+            let pieces = &[run(first, count)];
+            target.handle(Event::Frame(Frame::Data { pieces, payload_bytes: count * BLOCK })).unwrap();
+            target.handle(Event::Frame(done)).unwrap();
+            let digests = vec![Digest::default(); count as usize];
+            target.handle(Event::Arrived { run: pieces[0], digests: &digests }).unwrap();
+            assert_eq!(target.poll(ROOM), None, "not before it is written");
+            target.handle(Event::Written(pieces[0])).unwrap();
+        };
+        all(&mut target, 4, 60);
+        assert_eq!(target.poll(ROOM), Some(Action::Again(0)));
+        assert_eq!(target.poll(ROOM), Some(Action::Send(Frame::Want { stripe: 0, basis_blocks: 0 })));
+        all(&mut target, 0, 64);
+        assert_eq!(target.poll(ROOM), Some(Action::Unequal(0)));
+    }
+}

@@ -110,3 +110,64 @@ impl<'a> Writer<'a> {
         self.used
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_little_endian_and_written_as_they_are_read() {
+        let mut bytes = [0xee; 15];
+        let mut writer = Writer::new(&mut bytes);
+        writer.u16(0x0102);
+        writer.u32(0x0304_0506);
+        writer.u64(0x0708_090a_0b0c_0d0e);
+        assert_eq!(writer.used(), 14);
+        assert_eq!(bytes, [2, 1, 6, 5, 4, 3, 14, 13, 12, 11, 10, 9, 8, 7, 0xee]);
+        let mut reader = Reader(&bytes);
+        assert_eq!(reader.u16(), Ok(0x0102));
+        assert_eq!(reader.u32(), Ok(0x0304_0506));
+        assert_eq!(reader.u64(), Ok(0x0708_090a_0b0c_0d0e));
+        assert_eq!(reader.u8(), Ok(0xee));
+        assert_eq!(reader.u8(), Err(DecodeError::TooShort));
+    }
+
+    #[test]
+    fn reading_fails_only_for_want_of_bytes_and_then_takes_none() {
+        let mut reader = Reader(&[1, 2, 3]);
+        assert_eq!(reader.u32(), Err(DecodeError::TooShort));
+        assert_eq!(reader.u64(), Err(DecodeError::TooShort));
+        assert_eq!(reader.zeros::<4>(), Err(DecodeError::TooShort));
+        assert_eq!(reader.bytes(), Ok([1, 2, 3]));
+        assert_eq!(reader.bytes(), Ok([]));
+    }
+
+    #[test]
+    fn zeros_are_zeros() {
+        assert_eq!(Reader(&[0, 0]).zeros::<2>(), Ok(()));
+        assert_eq!(Reader(&[0, 1]).zeros::<2>(), Err(DecodeError::NotZero));
+        assert_eq!(Reader(&[0, 1]).zeros::<1>(), Ok(()));
+    }
+
+    #[test]
+    #[should_panic(expected = "the caller made room")]
+    fn writing_beyond_the_room_is_our_own_mistake() {
+        Writer::new(&mut [0; 3]).u32(0);
+    }
+
+    #[test]
+    fn a_person_is_told_what_was_wrong() {
+        #[track_caller]
+        fn check(error: DecodeError, want: &str) {
+            assert_eq!(error.to_string(), want);
+        }
+        check(DecodeError::TooShort, "a frame is shorter than its kind needs");
+        check(DecodeError::TooLong { bytes: 9 }, "a frame of 9 bytes is too long");
+        check(DecodeError::UnknownKind(9), "frame of unknown kind 9");
+        check(DecodeError::Count(9), "a frame with 9 entries");
+        check(DecodeError::NotZero, "reserved bytes of a frame are not zero");
+        check(DecodeError::NotPdcp, "it does not speak pdcp's protocol");
+        check(DecodeError::NoCommonVersion(2, 3), "it speaks versions 2 to 3 of the protocol, this pdcp only 1");
+        check(DecodeError::Message, "a control message cannot be read");
+    }
+}

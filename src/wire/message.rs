@@ -208,3 +208,248 @@ pub fn parse_message(bytes: &mut BytesMut) -> Result<Option<Message>, DecodeErro
     let body = bytes.split_to(length);
     format().deserialize(&body).map(Some).map_err(|_| DecodeError::Message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Timestamp;
+    use crate::limits::{CONNECTIONS_MAX, NAME_BYTES_MAX, WORKERS_MAX};
+    use proptest::option;
+    use proptest::prelude::*;
+
+    #[track_caller]
+    fn check(bytes: &[u8], want: Result<Option<Message>, DecodeError>) {
+        assert_eq!(parse_message(&mut BytesMut::from(bytes)), want);
+    }
+
+    /// A body with its length in front.
+    fn framed(body: &[u8]) -> Vec<u8> {
+        [&u32::try_from(body.len()).unwrap().to_le_bytes()[..], body].concat()
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            program: "pdcp".into(),
+            source: None,
+            path: b"/a".into(),
+            source_name: Vec::new(),
+            options: Options {
+                block_bytes: 4096,
+                method: Method::Blake3,
+                whole_file: false,
+                dry_run: false,
+                verify: false,
+                inplace: false,
+                fsync: true,
+                direct: DirectPolicy::Auto,
+            },
+            connections: 1,
+            workers: 1,
+        }
+    }
+
+    #[test]
+    fn a_message_is_read_only_when_whole_and_within_the_limit() {
+        check(&[], Ok(None));
+        check(&[4, 0, 0], Ok(None));
+        check(&[4, 0, 0, 0], Ok(None));
+        check(&[4, 0, 0, 0, 4, 0, 0], Ok(None));
+        check(&[4, 0, 0, 0, 4, 0, 0, 0], Ok(Some(Message::Received)));
+        check(&[4, 0, 0, 0, 4, 0, 0, 0, 99], Ok(Some(Message::Received)));
+        check(&(MESSAGE_LEN_MAX - 1).to_le_bytes(), Ok(None));
+        check(&MESSAGE_LEN_MAX.to_le_bytes(), Ok(None));
+        for bytes in [MESSAGE_LEN_MAX + 1, u32::MAX] {
+            check(&bytes.to_le_bytes(), Err(DecodeError::TooLong { bytes }));
+        }
+    }
+
+    #[test]
+    fn what_follows_a_message_is_left_for_the_next_look() {
+        let mut bytes = BytesMut::new();
+        bytes.extend_from_slice(&frame_message(&Message::Received));
+        bytes.extend_from_slice(&frame_message(&Message::Begin(Begin { joined: vec![0, 2] })));
+        bytes.extend_from_slice(&[8]);
+        assert_eq!(parse_message(&mut bytes), Ok(Some(Message::Received)));
+        assert_eq!(parse_message(&mut bytes), Ok(Some(Message::Begin(Begin { joined: vec![0, 2] }))));
+        assert_eq!(parse_message(&mut bytes), Ok(None));
+        assert_eq!(bytes[..], [8]);
+    }
+
+    #[test]
+    fn a_body_that_is_not_exactly_a_message_is_refused() {
+        let whole = frame_message(&Message::Hello(hello()))[LENGTH_LEN..].to_vec();
+        check(&framed(&whole), Ok(Some(Message::Hello(hello()))));
+        for few in 0..whole.len() {
+            check(&framed(&whole[..few]), Err(DecodeError::Message));
+        }
+        check(&framed(&[&whole[..], &[0]].concat()), Err(DecodeError::Message));
+        // By place: which message, length of program, its text, a source or none, method, whole_file, fsync, direct.
+        for (place, value) in
+            [(0, 8), (3, 1), (4, 5), (11, 1), (12, 0xff), (16, 2), (39, 14), (40, 2), (44, 2), (45, 3)]
+        {
+            let mut body = whole.clone();
+            assert_ne!(body[place], value);
+            body[place] = value;
+            check(&framed(&body), Err(DecodeError::Message));
+        }
+    }
+
+    #[test]
+    fn a_kind_of_failure_that_is_not_known_is_refused() {
+        for (kind, known) in [(0u32, true), (12, true), (13, false), (u32::MAX, false)] {
+            let body = [&7u32.to_le_bytes()[..], &kind.to_le_bytes(), &[0; 16]].concat();
+            assert_eq!(parse_message(&mut BytesMut::from(&framed(&body)[..])).is_ok(), known);
+        }
+    }
+
+    #[test]
+    fn a_moment_with_a_whole_second_of_nanoseconds_is_refused() {
+        let mtime = Timestamp::checked(1, 999_999_999).unwrap();
+        let hello = Message::Hello(Hello { source: Some(Metadata { mtime, ..Metadata::default() }), ..hello() });
+        let mut bytes = frame_message(&hello).to_vec();
+        check(&bytes, Ok(Some(hello)));
+        let place = LENGTH_LEN + 37; // behind message, program, the mark of a source, bytes, mode, seconds
+        assert_eq!(bytes[place..place + 4], 999_999_999u32.to_le_bytes());
+        bytes[place..place + 4].copy_from_slice(&1_000_000_000u32.to_le_bytes());
+        check(&bytes, Err(DecodeError::Message));
+    }
+
+    #[test]
+    fn a_list_longer_than_its_message_is_refused() {
+        for entries in [1, 4096, u64::MAX] {
+            let body = [&2u32.to_le_bytes()[..], &entries.to_le_bytes()].concat();
+            check(&framed(&body), Err(DecodeError::Message));
+        }
+    }
+
+    #[test]
+    fn the_longest_messages_we_ever_send_are_within_the_limit() {
+        let mut hello = hello();
+        hello.source = Some(Metadata::default());
+        hello.path = vec![b'a'; PATH_BYTES_MAX];
+        hello.source_name = vec![b'a'; NAME_BYTES_MAX];
+        let welcome = Welcome {
+            program: hello.program.clone(),
+            session: [0; 16],
+            source: Metadata::default(),
+            basis_bytes: Some(0),
+            taken_name: vec![b'a'; NAME_BYTES_MAX],
+            connections: CONNECTIONS_MAX,
+            stripe_bytes: 0,
+            cores: vec![0; WORKERS_MAX as usize],
+            workers: WORKERS_MAX,
+        };
+        let begin = Begin { joined: (0..CONNECTIONS_MAX).collect() };
+        let failed = Failure::about(Kind::Other, &[b'a'; 2 * PATH_BYTES_MAX], "\u{fc}".repeat(TEXT_BYTES_MAX));
+        let failed = FailureMessage::from(failed);
+        assert_eq!((failed.subject.len(), failed.text.len()), (PATH_BYTES_MAX, TEXT_BYTES_MAX));
+        for message in
+            [Message::Hello(hello), Message::Welcome(welcome), Message::Begin(begin), Message::Failed(failed)]
+        {
+            assert!(frame_message(&message).len() <= MESSAGE_LEN_MAX as usize);
+        }
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        #[track_caller]
+        fn check(text: &str, want_bytes: usize) {
+            let message = FailureMessage::from(Failure::new(Kind::Other, text));
+            assert_eq!(message.text.len(), want_bytes);
+            assert!(text.starts_with(&message.text));
+        }
+        let ascii = "a".repeat(TEXT_BYTES_MAX - 1);
+        check(&ascii, TEXT_BYTES_MAX - 1);
+        check(&(ascii.clone() + "b"), TEXT_BYTES_MAX);
+        check(&(ascii.clone() + "bc"), TEXT_BYTES_MAX);
+        check(&(ascii + "\u{fc}"), TEXT_BYTES_MAX - 1);
+    }
+
+    fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(any::<u8>(), 0..most)
+    }
+
+    prop_compose! {
+        fn metadata()(
+            bytes: u64, mode: u32, seconds: i64, nanos in 0u32..1_000_000_000, device_node: bool,
+        ) -> Metadata {
+            Metadata { bytes, mode, mtime: Timestamp::checked(seconds, nanos).unwrap(), device_node }
+        }
+    }
+
+    prop_compose! {
+        fn options()(
+            block_bytes: u32, method in 0u8..14, flags: [bool; 5], direct in 0usize..3,
+        ) -> Options {
+            let [whole_file, dry_run, verify, inplace, fsync] = flags;
+            let direct = [DirectPolicy::Auto, DirectPolicy::Always, DirectPolicy::Never][direct];
+            let method = Method::try_from(method).unwrap();
+            Options { block_bytes, method, whole_file, dry_run, verify, inplace, fsync, direct }
+        }
+    }
+
+    prop_compose! {
+        fn any_hello()(
+            program in ".{0,20}", source in option::of(metadata()), path in bytes(300), source_name in bytes(30),
+            options in options(), connections: u32, workers: u32,
+        ) -> Hello {
+            Hello { program, source, path, source_name, options, connections, workers }
+        }
+    }
+
+    prop_compose! {
+        fn welcome()(
+            program in ".{0,20}", session: SessionId, source in metadata(), basis_bytes: Option<u64>,
+            taken_name in bytes(30), connections: u32, stripe_bytes: u64,
+            cores in prop::collection::vec(any::<u32>(), 0..20), workers: u32,
+        ) -> Welcome {
+            Welcome { program, session, source, basis_bytes, taken_name, connections, stripe_bytes, cores, workers }
+        }
+    }
+
+    fn message() -> impl Strategy<Value = Message> {
+        prop_oneof![
+            any_hello().prop_map(Message::Hello),
+            welcome().prop_map(Message::Welcome),
+            prop::collection::vec(any::<u32>(), 0..20).prop_map(|joined| Message::Begin(Begin { joined })),
+            any::<[u64; 4]>().prop_map(|[progress, matched_bytes, changed_bytes, hole_bytes]| {
+                Message::Beat(Beat { progress, matched_bytes, changed_bytes, hole_bytes })
+            }),
+            Just(Message::Received),
+            any::<[u8; 32]>().prop_map(|digest| Message::Proof(Proof { digest })),
+            any::<([u64; 4], bool, bool)>().prop_map(|(counts, changed, read_back)| {
+                let [matched_bytes, changed_bytes, hole_bytes, changed_blocks] = counts;
+                Message::Committed(Committed {
+                    matched_bytes,
+                    changed_bytes,
+                    hole_bytes,
+                    changed_blocks,
+                    changed,
+                    read_back,
+                })
+            }),
+            (bytes(30), ".{0,40}")
+                .prop_map(|(subject, text)| { Message::Failed(FailureMessage { kind: Kind::Target, subject, text }) }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_comes_back(message in message()) {
+            let mut bytes = BytesMut::from(frame_message(&message));
+            prop_assert_eq!(parse_message(&mut bytes), Ok(Some(message)));
+            prop_assert!(bytes.is_empty());
+        }
+
+        #[test]
+        fn any_bytes_are_refused_or_are_what_encodes_to_them(
+            message in message(), index in any::<prop::sample::Index>(), byte: u8, noise in bytes(100),
+        ) {
+            crate::wire::fuzz_message(&noise);
+            let mut bytes = frame_message(&message).to_vec();
+            let index = index.index(bytes.len());
+            bytes[index] = byte;
+            crate::wire::fuzz_message(&bytes);
+        }
+    }
+}

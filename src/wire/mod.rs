@@ -6,15 +6,17 @@
 
 mod codec;
 mod frame;
+mod fuzz;
 mod message;
 mod preamble;
 
 pub use codec::DecodeError;
 pub use frame::{Frame, Header, Scratch, decode, encode, header};
+pub use fuzz::{fuzz_deframe, fuzz_message, fuzz_preamble};
 pub use message::{
     Beat, Begin, Committed, FailureMessage, Hello, Message, Options, Proof, Welcome, frame_message, parse_message,
 };
 pub use preamble::{
-    JOIN_LEN, JOINED_LEN, Join, PREAMBLE_LEN, Preamble, Purpose, SessionId, VERSION, decode_join, decode_preamble,
-    encode_join, encode_joined, encode_preamble,
+    JOIN_LEN, JOINED_LEN, Join, PREAMBLE_LEN, Preamble, Purpose, SessionId, VERSION, decode_join, decode_joined,
+    decode_preamble, encode_join, encode_joined, encode_preamble,
 };

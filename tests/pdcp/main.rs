@@ -2,4 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
+mod corpus;
+mod spec;
 mod tidy;

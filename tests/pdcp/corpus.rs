@@ -1,0 +1,21 @@
+//! Replays what the fuzzer found worth keeping (`fuzz/corpus`): small inputs, one file each, for every fuzz target.
+
+use std::path::Path;
+
+#[test]
+fn every_kept_input_of_the_fuzzer_is_survived() {
+    #[track_caller]
+    fn check(name: &str, body: fn(&[u8])) {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+        let mut inputs = 0;
+        for entry in std::fs::read_dir(&directory).unwrap() {
+            body(&std::fs::read(entry.unwrap().path()).unwrap());
+            inputs += 1;
+        }
+        assert!(inputs > 0, "no inputs in {}", directory.display());
+    }
+    check("deframe", pdcp::wire::fuzz_deframe);
+    check("message", pdcp::wire::fuzz_message);
+    check("preamble", pdcp::wire::fuzz_preamble);
+    check("machines", pdcp::session::fuzz::fuzz_machines);
+}
