@@ -3,8 +3,7 @@
 
 use crate::limits::{CONNECT_MS, JOIN_MS};
 use crate::wire::{
-    JOIN_LEN, JOINED_LEN, Join, PREAMBLE_LEN, Preamble, Purpose, SessionId, decode_preamble, encode_join,
-    encode_preamble,
+    JOIN_LEN, JOINED_LEN, Join, PREAMBLE_LEN, Preamble, Purpose, SessionId, decode_joined, encode_join, encode_preamble,
 };
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -64,7 +63,7 @@ fn join_one(address: SocketAddr, join: Join) -> io::Result<OwnedFd> {
     socket.write_all(&[&greeting[..], &encode_join(join)].concat())?;
     let mut answer = [0; JOINED_LEN];
     socket.read_exact(&mut answer)?;
-    decode_preamble(&answer[..PREAMBLE_LEN]).map_err(io::Error::other)?;
+    decode_joined(&answer).map_err(io::Error::other)?;
     socket.set_read_timeout(None)?;
     Ok(socket.into())
 }

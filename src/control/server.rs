@@ -199,10 +199,16 @@ impl Server {
                 return;
             }
             let Ok(handle) = socket.try_clone() else { return };
-            let found = tokio::time::timeout(Duration::from_millis(HELLO_MS), identify(socket)).await;
+            // One deadline for all that comes before trust, not one for each step.
+            let deadline = tokio::time::Instant::now() + Duration::from_millis(HELLO_MS);
+            let found = tokio::time::timeout_at(deadline, identify(socket)).await;
             match found {
-                Ok(Some(Caller::Control(link))) => server.serve(link, peer).await,
-                Ok(Some(Caller::Data(join, socket))) => server.seat(join, socket).await,
+                Ok(Some(Caller::Control(link))) => server.serve(link, peer, deadline).await,
+                Ok(Some(Caller::Data(join, socket))) => {
+                    if tokio::time::timeout_at(deadline, server.seat(join, socket)).await.is_err() {
+                        _ = handle.shutdown(std::net::Shutdown::Both);
+                    }
+                }
                 Ok(None) => {}
                 Err(_) => _ = handle.shutdown(std::net::Shutdown::Both),
             }
@@ -253,11 +259,11 @@ impl Server {
     }
 
     /// One session, from Hello to goodbye.
-    async fn serve(&self, mut link: Link, peer: SocketAddr) {
+    async fn serve(&self, mut link: Link, peer: SocketAddr, deadline: tokio::time::Instant) {
         self.running.set(self.running.get() + 1);
         let began = Instant::now();
         let name = peer_name(peer);
-        if let Ok(Message::Hello(hello)) = link.receive_within(HELLO_MS).await {
+        if let Ok(Ok(Message::Hello(hello))) = tokio::time::timeout_at(deadline, link.receive()).await {
             let result = self.session(&mut link, &hello, &name).await;
             if let Err(failure) = &result {
                 // Said twice is not harmful: the peer takes the first.

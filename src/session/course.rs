@@ -518,7 +518,8 @@ impl Course {
             self.actions.push_back(Action::Send(Message::Beat(Beat { progress, ..beat })));
         }
         if self.lost_ms.is_some_and(|lost_ms| now_ms.saturating_sub(lost_ms) >= BLAME_MS) {
-            return self.peer_gone("all data connections were lost");
+            let text = format!("connection lost: {}", self.last_loss);
+            return self.fail(Failure::about(Kind::ConnectionLost, &self.start.peer.clone(), text));
         }
         if now_ms.saturating_sub(self.moved_ms) >= NO_PROGRESS_MS {
             let text = format!("nothing has moved for {} seconds: {}", NO_PROGRESS_MS / 1000, self.awaited());

@@ -13,7 +13,7 @@ use crate::completion::{Completion, Completions, Errno, Mode, Operation, Part, P
 use crate::counters::Counter;
 use crate::digest::{Digest, Signature, hash_blocks, hash_hole, sign_blocks, sign_hole};
 use crate::extent::Run;
-use crate::limits::DRIBBLE_MS;
+use crate::limits::{DIRECT_ALIGNMENT, DRIBBLE_MS};
 use crate::session::readback::{Action as ReadBackAction, ReadBack};
 use crate::session::source::{Action as SourceAction, Event as SourceEvent, Source};
 use crate::session::target::{Action as TargetAction, Event as TargetEvent, Target};
@@ -224,104 +224,107 @@ impl<C: Completions> Connection<C> {
         self.flight.operations -= 1;
         guest.shared.counters.add(Counter::Progress, 1);
         match done.operation {
-            Operation::Read { file, offset, buffer, from, until } => {
-                let Some((mut buffer, until)) =
-                    self.read_more(what, about, done.result, (file, offset, buffer, from, until), cx)?
-                else {
-                    return Ok(());
-                };
-                // What is beyond the file's end may be written along, to fill a direct write's last unit.
-                let padded = (until as usize).next_multiple_of(4096).min(buffer.len());
-                buffer[until as usize..padded].fill(0);
-                let run = run_of(guest, about, until);
-                self.work.push_back(match what {
-                    What::ReadSource => Work::Source(run, buffer),
-                    _ => Work::Basis(run, buffer),
-                });
+            read @ Operation::Read { .. } => self.read(what, about, read, done.result, guest, cx),
+            write @ Operation::Write { .. } => self.wrote(about, write, done.result, guest, cx),
+            Operation::Receive { buffer, .. } => {
+                self.received(buffer, done.result, guest, cx);
+                Ok(())
             }
-            Operation::Write { file, offset, part } => {
-                let written = done.result.map_err(WorkerError::Target)?;
-                if written == 0 {
-                    return Err(WorkerError::Target(Errno(28))); // a write that writes nothing: treated as a full disk
-                }
-                if self.draining {
-                    return Ok(());
-                }
-                let all = part.until - part.from;
-                if written < all {
-                    let written = written - written % 4096;
-                    let part = Part { from: part.from + written, ..part };
-                    let operation = Operation::Write { file, offset: offset + u64::from(written), part };
-                    self.flight.push(cx.backend, What::Write, about, operation);
-                    return Ok(());
-                }
-                let end = offset + u64::from(all);
-                guest
-                    .shared
-                    .counters
-                    .add(Counter::WrittenBytes, end - about * u64::from(guest.terms.layout.block().bytes()));
-                let bytes =
-                    u32::try_from(end - about * u64::from(guest.terms.layout.block().bytes())).expect("a piece");
-                self.written(run_of(guest, about, bytes))?;
+            Operation::Send { parts, skip, .. } => {
+                self.sent(parts, skip, done.result, guest, cx);
+                Ok(())
             }
-            Operation::Receive { buffer, .. } => self.received(buffer, done.result, guest, cx)?,
-            Operation::Send { parts, skip, .. } => match done.result {
-                Ok(sent) => {
-                    guest.shared.counters.add(Counter::WireSentBytes, u64::from(sent));
-                    let line = self.line.as_mut().expect("it was sent on the line");
-                    if let Some(rest) = line.sent(parts, skip, sent)
-                        && !self.draining
-                    {
-                        self.flight.push(cx.backend, What::Send, 0, rest);
-                    }
-                }
-                Err(error) => self.lose(Some(error), cx.backend),
-            },
         }
-        Ok(())
     }
 
-    /// A read came back: the rest of it is asked for, or its buffer and length are returned when it is whole.
-    fn read_more(
+    /// A read came back: what is missing is asked for; what is whole waits to be hashed.
+    fn read(
         &mut self,
         what: What,
         about: u64,
-        result: Result<u32, Errno>,
-        (file, offset, buffer, from, until): (crate::completion::FileId, u64, C::Buffer, u32, u32),
-        cx: &mut Context<'_, C>,
-    ) -> Result<Option<(C::Buffer, u32)>, WorkerError> {
-        if self.draining {
-            self.reading -= 1;
-            return Ok(None);
-        }
-        let source = what == What::ReadSource;
-        let read = result.map_err(if source { WorkerError::Source } else { WorkerError::Target })?;
-        if read == until - from {
-            return Ok(Some((buffer, until)));
-        }
-        if read == 0 {
-            return Err(if source { WorkerError::SourceShrank } else { WorkerError::TargetShrank });
-        }
-        // Aligned, as a direct read has to be; some bytes are read again.
-        let got = (from + read) & !4095;
-        let offset = offset + u64::from(got) - u64::from(from);
-        self.flight.push(cx.backend, what, about, Operation::Read { file, offset, buffer, from: got, until });
-        Ok(None)
-    }
-
-    fn received(
-        &mut self,
-        buffer: C::Buffer,
+        read: Operation<C::Buffer, C::Shared>,
         result: Result<u32, Errno>,
         guest: &Guest<C>,
         cx: &mut Context<'_, C>,
     ) -> Result<(), WorkerError> {
+        let Operation::Read { file, offset, mut buffer, from, until } = read else { return Ok(()) };
+        if self.draining {
+            self.reading -= 1;
+            return Ok(());
+        }
+        let source = what == What::ReadSource;
+        let bytes = result.map_err(if source { WorkerError::Source } else { WorkerError::Target })?;
+        if bytes == 0 {
+            return Err(if source { WorkerError::SourceShrank } else { WorkerError::TargetShrank });
+        }
+        if bytes < until - from {
+            let got = (from + bytes) / DIRECT_ALIGNMENT * DIRECT_ALIGNMENT; // some bytes are read again
+            let offset = offset - u64::from(from) + u64::from(got);
+            self.flight.push(cx.backend, what, about, Operation::Read { file, offset, buffer, from: got, until });
+            return Ok(());
+        }
+        pad(&mut buffer, until);
+        let run = run_of(guest, about, until);
+        self.work.push_back(if source { Work::Source(run, buffer) } else { Work::Basis(run, buffer) });
+        Ok(())
+    }
+
+    /// A write came back: the rest of a short one goes on; what is whole is told.
+    fn wrote(
+        &mut self,
+        about: u64,
+        write: Operation<C::Buffer, C::Shared>,
+        result: Result<u32, Errno>,
+        guest: &Guest<C>,
+        cx: &mut Context<'_, C>,
+    ) -> Result<(), WorkerError> {
+        let Operation::Write { file, offset, part } = write else { return Ok(()) };
+        let bytes = result.map_err(WorkerError::Target)?;
+        if bytes == 0 {
+            return Err(WorkerError::Target(NOTHING_WRITTEN));
+        }
+        guest.shared.counters.add(Counter::WrittenBytes, u64::from(bytes));
+        if self.draining {
+            return Ok(());
+        }
+        if bytes < part.until - part.from {
+            let bytes = bytes / DIRECT_ALIGNMENT * DIRECT_ALIGNMENT; // some bytes are written again
+            let part = Part { from: part.from + bytes, ..part };
+            let rest = Operation::Write { file, offset: offset + u64::from(bytes), part };
+            self.flight.push(cx.backend, What::Write, about, rest);
+            return Ok(());
+        }
+        // The piece began where `about` says, also if its last write did not.
+        let begin = offset_of(guest, Run { first: about, count: 1 });
+        let length = offset + u64::from(part.until - part.from) - begin;
+        self.written(run_of(guest, about, u32::try_from(length).expect("a piece fits a buffer")))
+    }
+
+    fn sent(
+        &mut self,
+        parts: Vec<Part<C::Shared>>,
+        skip: u32,
+        result: Result<u32, Errno>,
+        guest: &Guest<C>,
+        cx: &mut Context<'_, C>,
+    ) {
+        match result {
+            Ok(bytes) => {
+                guest.shared.counters.add(Counter::WireSentBytes, u64::from(bytes));
+                let line = self.line.as_mut().expect("it was sent on the line");
+                let rest = line.sent(parts, skip, bytes);
+                if let Some(rest) = rest.filter(|_| !self.draining) {
+                    self.flight.push(cx.backend, What::Send, 0, rest);
+                }
+            }
+            Err(error) => self.lose(Some(error), cx.backend),
+        }
+    }
+
+    fn received(&mut self, buffer: C::Buffer, result: Result<u32, Errno>, guest: &Guest<C>, cx: &mut Context<'_, C>) {
         let received = match result {
             Ok(received) => received,
-            Err(error) => {
-                self.lose(Some(error), cx.backend);
-                return Ok(());
-            }
+            Err(error) => return self.lose(Some(error), cx.backend),
         };
         guest.shared.counters.add(Counter::WireReceivedBytes, u64::from(received));
         let line = self.line.as_mut().expect("it was received on the line");
@@ -336,14 +339,12 @@ impl<C: Completions> Connection<C> {
                 self.lose(None, cx.backend);
             }
         }
-        Ok(())
     }
 
     fn payload_complete(&mut self) {
         let line = self.line.as_mut().expect("payloads come over the line");
         let (pieces, bytes, mut buffer) = line.take_payload();
-        let padded = (bytes as usize).next_multiple_of(4096).min(buffer.len());
-        buffer[bytes as usize..padded].fill(0);
+        pad(&mut buffer, bytes);
         self.work.push_back(Work::Payload { pieces, next: 0, from: 0, buffer });
     }
 
@@ -679,6 +680,16 @@ impl<M> Guarded<M> {
     fn call<'a, R>(&'a mut self, call: impl FnOnce(&'a mut M) -> R) -> Result<R, WorkerError> {
         catch_unwind(AssertUnwindSafe(|| call(&mut self.0))).map_err(|_| WorkerError::Panic)
     }
+}
+
+/// What a write that writes nothing comes to: the disk takes no more.
+const NOTHING_WRITTEN: Errno = Errno(28);
+
+/// What follows the last byte may be written along, to fill a direct write's last unit.
+fn pad(buffer: &mut [u8], bytes: u32) {
+    let padded = bytes.next_multiple_of(DIRECT_ALIGNMENT) as usize;
+    let end = padded.min(buffer.len());
+    buffer[bytes as usize..end].fill(0);
 }
 
 /// The run of blocks that begins at block `first` and has `bytes`.
