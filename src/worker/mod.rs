@@ -173,6 +173,7 @@ impl<C: Completions> Worker<C> {
         while let Ok(job) = self.jobs.try_recv() {
             self.work_on(job);
         }
+        self.flush_outboxes();
         let mut quantum_bytes = HASH_QUANTUM_BYTES;
         loop {
             let mut moved = false;
@@ -236,6 +237,19 @@ impl<C: Completions> Worker<C> {
                 }
             }
             Job::Leave => self.leaving = true,
+        }
+    }
+
+    /// Control was behind, and connections took no new stripes: perhaps it has caught up.
+    fn flush_outboxes(&mut self) {
+        for slot in 0..SESSIONS_MAX {
+            let Some((guest, connections)) = &mut self.parties[slot] else { continue };
+            if guest.outbox.is_empty() {
+                continue;
+            }
+            guest.flush();
+            let count = if guest.outbox.is_empty() { connections.len() } else { 0 };
+            (0..count).for_each(|index| self.enlist(slot, index));
         }
     }
 
@@ -440,7 +454,6 @@ impl<C: Completions> Worker<C> {
         }
         self.looked_ms = now_ms;
         for (guest, connections) in self.parties.iter_mut().flatten() {
-            guest.flush();
             let dribbles = connections.iter().any(|connection| connection.dribbles(now_ms));
             self.shares.confine(guest.account, dribbles);
             let moved: u64 = connections.iter().map(|connection| connection.moved(&self.backend)).sum();

@@ -1,0 +1,216 @@
+//! The machines' turn: each is asked what it wants done, and it is done.
+//!
+//! Frames go over the line, or from one machine to the other where both ends are here. A machine that asks for what there is
+//! no room for now (a buffer, the line) is asked again when there is.
+
+use super::{Connection, Context, Guest, OpenFile, Work, WorkerError, Write, bytes_of, offset_of, part_of};
+use crate::completion::{Completions, Operation, Pool};
+use crate::counters::Counter;
+use crate::extent::Run;
+use crate::session::readback::Action as ReadBackAction;
+use crate::session::source::{Action as SourceAction, Event as SourceEvent};
+use crate::session::target::{Action as TargetAction, Event as TargetEvent};
+use crate::session::{ProtocolError, Room};
+use crate::wire::{Frame, decode};
+use crate::worker::inbox::Outcome;
+use crate::worker::line::{Line, What};
+
+impl<C: Completions> Connection<C> {
+    /// Gives the machines the frames that are there, and payloads their buffers.
+    pub(super) fn take_frames(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
+        let Some(line) = &mut self.line else { return Ok(false) };
+        if line.wants_payload_buffer() {
+            let Some(buffer) = cx.shares.lease(cx.backend, Pool::Payload, guest.account) else {
+                self.starved = true;
+                return Ok(false);
+            };
+            if line.give_payload_buffer(buffer, cx.backend.now_ms()) {
+                self.payload_complete();
+            }
+            return Ok(true);
+        }
+        let Some((header, range)) = line.next().map_err(ProtocolError::from)? else { return Ok(false) };
+        let frame = decode(header, line.bytes(range), &mut cx.bench.scratch).map_err(ProtocolError::from)?;
+        match (&mut self.target, &mut self.source) {
+            (Some(target), _) => {
+                target.call(|target| target.handle(TargetEvent::Frame(frame)))??;
+                if let Frame::Data { pieces, payload_bytes } = frame {
+                    let mut list = self.spare.pop().unwrap_or_default();
+                    list.extend_from_slice(pieces);
+                    line.announce(list, payload_bytes);
+                }
+            }
+            (None, Some(source)) => source.call(|source| source.handle(SourceEvent::Frame(frame)))??,
+            (None, None) => return Err(ProtocolError::NotExpected("a frame").into()),
+        }
+        Ok(true)
+    }
+
+    /// Lets the target act once.
+    pub(super) fn run_target(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
+        let Self { target: Some(target), source, line, flight, .. } = self else { return Ok(false) };
+        let mut buffer = lease_extent(guest.target.as_ref(), self.reading, guest, cx, &mut self.starved);
+        let send = line.as_mut().is_none_or(|line| makes_room(line, guest, cx, &mut self.starved));
+        let room = Room { read_blocks: if buffer.is_some() { guest.extent_blocks } else { 0 }, send };
+        let Some(action) = target.call(|target| target.poll(room))? else { return Ok(false) };
+        match action {
+            TargetAction::TakeStripe => {
+                if !guest.outbox.is_empty() {
+                    return Ok(false); // control is behind: first things first
+                }
+                let stripe = guest.shared.cursor.take();
+                target.call(|target| target.handle(TargetEvent::Stripe(stripe)))??;
+            }
+            TargetAction::Read(run) => {
+                self.reading += 1;
+                let read = read_of(guest, guest.target.as_ref(), run, buffer.take());
+                flight.push(cx.backend, What::ReadBasis, run.first, read);
+            }
+            TargetAction::Send(frame) => match (line, source) {
+                (Some(line), _) => line.frame(&frame),
+                (None, Some(source)) => source.call(|source| source.handle(SourceEvent::Frame(frame)))??,
+                (None, None) => unreachable!("a target has a line or a source beside it"),
+            },
+            TargetAction::Punch(run) => self.work.push_back(Work::TargetHole(run)),
+            TargetAction::Finish(finished) => {
+                let counters = &guest.shared.counters;
+                counters.add(Counter::MatchedBytes, finished.matched_bytes);
+                counters.add(Counter::ChangedBytes, finished.changed_bytes);
+                counters.add(Counter::HoleBytes, finished.hole_bytes);
+                counters.add(Counter::ChangedBlocks, finished.changed_blocks);
+                guest.tell(Outcome::Stripe(finished));
+            }
+            TargetAction::Again(_) => guest.shared.counters.add(Counter::AgainStripes, 1),
+            TargetAction::Unequal(stripe) => return Err(WorkerError::Unequal(stripe)),
+        }
+        Ok(true)
+    }
+
+    /// Lets the source act once.
+    pub(super) fn run_source(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
+        let Self { source: Some(source), target, line, flight, .. } = self else { return Ok(false) };
+        let mut buffer = lease_extent(guest.source.as_ref(), self.reading, guest, cx, &mut self.starved);
+        let send = line.as_mut().is_none_or(|line| makes_room(line, guest, cx, &mut self.starved));
+        let room = Room { read_blocks: if buffer.is_some() { guest.extent_blocks } else { 0 }, send };
+        let Some(action) = source.call(|source| source.poll(room))? else { return Ok(false) };
+        match action {
+            SourceAction::Map(stripe, run) => {
+                let id = guest.source.as_ref().expect("a source has a file").id;
+                let (mut from, end) =
+                    (offset_of(guest, run), offset_of(guest, run) + guest.terms.layout.run_bytes(run));
+                while let Some((hole, until)) = cx.backend.next_hole(id, from, end).map_err(WorkerError::Source)? {
+                    source.call(|source| source.handle(SourceEvent::Hole { from: hole, until }))??;
+                    from = until;
+                }
+                source.call(|source| source.handle(SourceEvent::Mapped(stripe)))??;
+            }
+            SourceAction::Read(run) => {
+                self.reading += 1;
+                let read = read_of(guest, guest.source.as_ref(), run, buffer.take());
+                flight.push(cx.backend, What::ReadSource, run.first, read);
+            }
+            SourceAction::HashHole(run) => self.work.push_back(Work::SourceHole(run)),
+            SourceAction::Send(frame) => match (line, target) {
+                (Some(line), _) => {
+                    line.frame(&frame);
+                    if let Frame::Data { pieces, .. } = frame {
+                        pieces.iter().for_each(|run| line.piece(part_of(guest, &self.held, *run)));
+                    }
+                }
+                (None, Some(target)) => {
+                    target.call(|target| target.handle(TargetEvent::Frame(frame)))??;
+                    if let Frame::Data { pieces, .. } = frame {
+                        cx.bench.pieces.clear();
+                        cx.bench.pieces.extend_from_slice(pieces);
+                        for run in &cx.bench.pieces {
+                            let digests = source.call(|source| source.digests(*run))?;
+                            target.call(|target| target.handle(TargetEvent::Arrived { run: *run, digests }))??;
+                            self.writes.push_back(Write::Bytes(*run, part_of(guest, &self.held, *run)));
+                        }
+                    }
+                }
+                (None, None) => unreachable!("a source has a line or a target beside it"),
+            },
+            SourceAction::Release(run) => self.held.retain(|(held, _)| *held != run),
+            SourceAction::Finish(finished) => {
+                if target.is_none() {
+                    guest.tell(Outcome::Stripe(finished));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Lets the read-back act once.
+    pub(super) fn run_readback(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
+        let Self { readback: Some(readback), flight, .. } = self else { return Ok(false) };
+        let mut buffer = lease_extent(guest.target.as_ref(), self.reading, guest, cx, &mut self.starved);
+        let room = Room { read_blocks: if buffer.is_some() { guest.extent_blocks } else { 0 }, send: false };
+        let Some(action) = readback.call(|readback| readback.poll(room))? else { return Ok(false) };
+        match action {
+            ReadBackAction::TakeStripe => {
+                let next =
+                    guest.shared.cursor.take().and_then(|index| {
+                        usize::try_from(index).ok().and_then(|index| guest.expected.get(index).copied())
+                    });
+                readback.call(|readback| readback.take(next))?;
+            }
+            ReadBackAction::Read(run) => {
+                self.reading += 1;
+                let read = read_of(guest, guest.target.as_ref(), run, buffer.take());
+                flight.push(cx.backend, What::ReadBasis, run.first, read);
+            }
+            ReadBackAction::Equal(stripe) => guest.tell(Outcome::ReadBack(stripe)),
+            ReadBackAction::Unequal(stripe) => return Err(WorkerError::Unequal(stripe)),
+        }
+        Ok(true)
+    }
+}
+
+/// The read of an extent for which there was room.
+fn read_of<C: Completions>(
+    guest: &Guest<C>,
+    file: Option<&OpenFile>,
+    run: Run,
+    buffer: Option<C::Buffer>,
+) -> Operation<C::Buffer, C::Shared> {
+    let file = file.expect("only a file that is there is read").id;
+    let buffer = buffer.expect("there was room");
+    Operation::Read { file, offset: offset_of(guest, run), buffer, from: 0, until: bytes_of(guest, run) }
+}
+
+/// A buffer for the next extent, if one may be read now.
+fn lease_extent<C: Completions>(
+    file: Option<&OpenFile>,
+    reading: usize,
+    guest: &Guest<C>,
+    cx: &mut Context<'_, C>,
+    starved: &mut bool,
+) -> Option<C::Buffer> {
+    if reading >= file?.reads_max {
+        return None;
+    }
+    let buffer = cx.shares.lease(cx.backend, guest.extent_pool, guest.account);
+    *starved |= buffer.is_none();
+    buffer
+}
+
+/// Whether the line takes one more frame; gives it a buffer for frames if that is all it needs.
+fn makes_room<C: Completions>(
+    line: &mut Line<C>,
+    guest: &Guest<C>,
+    cx: &mut Context<'_, C>,
+    starved: &mut bool,
+) -> bool {
+    if !line.takes_frame() {
+        return false;
+    }
+    if line.needs_buffer() {
+        let Some(buffer) = cx.shares.lease(cx.backend, Pool::Frame, guest.account) else {
+            *starved = true;
+            return false;
+        };
+        line.give_buffer(buffer);
+    }
+    true
+}
