@@ -22,17 +22,10 @@ use tokio::sync::watch as told;
 pub fn copy(config: CopyConfig, watch: &mut dyn Watch) -> Summary {
     let began = Instant::now();
     let mut copy = Copy::new(config);
-    let result = link::run(copy.run(watch));
-    let failure = result.unwrap_or_else(|error| Err(refused(&error))).err();
+    let failure = link::run(copy.run(watch)).and_then(|result| result).err();
     copy.summary.failures.extend(failure);
     copy.summary.elapsed_seconds = began.elapsed().as_secs_f64();
     copy.summary
-}
-
-/// io_uring itself was refused; the ring knows best how to say so.
-fn refused(error: &std::io::Error) -> Failure {
-    let text = crate::ring::probe().err().map_or_else(|| error.to_string(), |refused| refused.to_string());
-    Failure::new(Kind::Other, text)
 }
 
 /// One copy on its way.

@@ -28,9 +28,13 @@ use tokio_uring::buf::BoundedBuf;
 ///
 /// # Errors
 /// Where io_uring is refused.
-pub(super) fn run<F: Future>(future: F) -> io::Result<F::Output> {
+pub(super) fn run<F: Future>(future: F) -> Result<F::Output, Failure> {
     // `tokio_uring::start` would panic where io_uring is refused.
-    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())?;
+    let runtime = tokio_uring::Runtime::new(&tokio_uring::builder()).map_err(|error| {
+        // The ring of our own knows best how to explain it.
+        let text = crate::ring::probe().err().map_or_else(|| error.to_string(), |refused| refused.to_string());
+        Failure::new(Kind::Other, text)
+    })?;
     Ok(runtime.block_on(future))
 }
 

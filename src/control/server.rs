@@ -30,8 +30,7 @@ use tokio::sync::{Notify, mpsc, watch as told};
 /// Serves until it is asked to stop. What went wrong is in the summary; being asked to stop is not wrong.
 pub fn serve(config: ServeConfig, watch: &mut dyn Watch) -> Summary {
     let began = Instant::now();
-    let result = link::run(listen_and_serve(config, watch));
-    let failure = result.unwrap_or_else(|error| Err(Failure::new(Kind::Other, error.to_string()))).err();
+    let failure = link::run(listen_and_serve(config, watch)).and_then(|result| result).err();
     Summary {
         failures: failure.into_iter().collect(),
         elapsed_seconds: began.elapsed().as_secs_f64(),
