@@ -1,4 +1,55 @@
 //! pdcp brings a large file on one host up to date with another, and proves that it did. This is the map of the house.
+//!
+//! README.md is for its users, proto-spec.md has every byte on the wire. Each file begins with what it is and what always
+//! holds in it; read those first.
+//!
+//! # Floors
+//!
+//! A file names lower floors only, never a neighbour. `tests/pdcp/tidy.rs` checks it, because one crate cannot.
+//!
+//! | floor | modules | what for |
+//! |---|---|---|
+//! | mouth | [`cli`] [`report`] `main` | what was typed; the only printer |
+//! | control plane | [`control`] | client and server, the control connection, how a session is driven and ends |
+//! | data plane | [`worker`] | one core's loop, and the hub that turns actions into operations and completions into events |
+//! | rules | [`session`] | pure machines of handshake, source, target, and a session's course |
+//! | edges | [`wire`] / [`ring`] / [`root`] | bytes and frames / io_uring, all `unsafe` / names, locks, commit |
+//! | words | [`limits`] [`extent`] [`method`] [`digest`] [`delta`] [`entry`] [`failure`] [`counters`] [`completion`] | values, and the trait of completions; no I/O |
+//!
+//! The simulator (`sim`, tests only) stands above `worker`. It is a second backend of [`completion`]: the real hub and
+//! both machines run in it by seed, through short, late, failed and cut.
+//!
+//! # What always holds
+//!
+//! - Below `control` there are sources and targets, no clients and servers. Push and pull differ nowhere else.
+//! - The target asks, the source answers. All that has to be known to go on, to retry or to move work is at the target.
+//! - A block is read once on each side, and sent from the buffer that it was read into.
+//! - A worker owns its ring, its buffers, its connections and its descriptions of the files. Workers of a session share
+//!   a cursor over stripes and counters, no data.
+//! - Machines hold block numbers and digests, never bytes, buffers or descriptors; they read no clock and do no I/O.
+//! - Every queue, loop, wait and buffer has its bound in [`limits`]. No number of a peer's makes us allocate, index or panic.
+//! - A stripe is done when its digest is equal on both ends and its writes have completed in full. A target is committed
+//!   when all stripes are, the source has not changed, and the roots are equal. The first error is the last.
+//! - What the kernel may touch is owned by the ring until its own completion.
+//!
+//! # Where to look
+//!
+//! | question | file |
+//! |---|---|
+//! | how a block goes from disk to disk | `worker/connection.rs`, then `session/source.rs` and `session/target.rs` |
+//! | how a copy goes from its first step to its last | `control/client.rs`, then `session/course.rs` |
+//! | what is sent, in which frame | `proto-spec.md`, then `wire/frame.rs` (data), `wire/message.rs` (control) |
+//! | how a file is cut into stripes and blocks | `extent.rs` |
+//! | what exit 0 promises | `root/commit.rs` |
+//! | why a number is what it is | `limits.rs` |
+//! | which exit code, which words | `failure.rs`, `root/error.rs`, `report/closing.rs` |
+//! | why `unsafe` is sound | `ring/mod.rs` |
+//!
+//! # Deliberately absent
+//!
+//! Keys and secrecy (the tags of every frame have their place, and are zero). Trees. A second backend for kernels without
+//! io_uring (the trait is there). Matching of data that moved. Compression. Locks, allocations and log lines on the way of
+//! the data.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may end at the first surprise"))]
 

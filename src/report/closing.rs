@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// From here on a duration is easier to read as hours, minutes and seconds.
 const CLOCK_FROM: Duration = Duration::from_secs(120);
+/// What took less tells the speed of starting a program.
+const PACE_FROM: Duration = Duration::from_millis(10);
 
 /// For standard output. None for what failed, and none for a server.
 pub(super) fn lines(summary: &Summary) -> Vec<String> {
@@ -33,7 +35,8 @@ pub(super) fn troubles(summary: &Summary) -> Vec<String> {
             lines.push(format!("{target} is unfinished{}; the same command goes on from there", done(summary)))
         }
         Some(false) if first.kind == Kind::Interrupted => lines.push(format!("{target} is as it was")),
-        None if first.kind == Kind::Interrupted => {
+        // Cut off from a target that bytes were on their way to.
+        None if summary.matched_bytes.is_some() => {
             lines.push(format!("{target} may be unfinished; the same command goes on from there"));
         }
         _ => {}
@@ -50,15 +53,18 @@ fn moved(summary: &Summary) -> String {
     };
     match (changed, &holes[..], summary.changed) {
         (0, "", Some(false)) => format!("nothing to do, all {equal} were there already"),
+        (0, "", _) if summary.source_bytes == Some(0) => String::from("the source is empty, and now the target is too"),
         (0, "", _) => format!("no data moved, all {equal} were there already; only length or times were set"),
+        // Nothing was compared: what was there, if anything, is not known.
+        _ if summary.similarity.is_none() => format!("{} moved{holes}", HumanBytes(changed)),
         _ => format!("{} moved{holes}, {equal} were there already", HumanBytes(changed)),
     }
 }
 
 fn would_move(summary: &Summary) -> String {
-    let similarity = match summary.similarity {
-        Some(similarity) => format!("{} equal", percent(similarity)),
-        None => String::from("nothing to compare with"),
+    let (similarity, differ) = match summary.similarity {
+        Some(similarity) => (format!("{} equal", percent(similarity)), " differ"),
+        None => (String::from("nothing compared"), ""),
     };
     let blocks = summary.changed_blocks.unwrap_or(0);
     let bytes = HumanBytes(summary.changed_bytes.unwrap_or(0));
@@ -68,13 +74,15 @@ fn would_move(summary: &Summary) -> String {
     };
     match (blocks, summary.changed) {
         (0, Some(false)) => format!("{similarity}: nothing would be done"),
+        (0, _) if summary.source_bytes == Some(0) => String::from("the source is empty, and the target would be too"),
         (0, _) => format!("{similarity}: no data would move, only length or times would be set"),
-        (1, _) => format!("{similarity}: 1 block differs, {bytes} would move{holes}"),
-        _ => format!("{similarity}: {blocks} blocks differ, {bytes} would move{holes}"),
+        (1, _) if summary.similarity.is_some() => format!("{similarity}: 1 block differs, {bytes} would move{holes}"),
+        (1, _) => format!("{similarity}: 1 block, {bytes} would move{holes}"),
+        _ => format!("{similarity}: {blocks} blocks{differ}, {bytes} would move{holes}"),
     }
 }
 
-/// How long, how fast, and what it cost the network.
+/// How long, how fast where that is a speed of something, and what it cost the network.
 fn pace(summary: &Summary) -> String {
     let elapsed = Duration::try_from_secs_f64(summary.elapsed_seconds).unwrap_or_default();
     let long = if elapsed < CLOCK_FROM {
@@ -83,13 +91,18 @@ fn pace(summary: &Summary) -> String {
         FormattedDuration(elapsed).to_string()
     };
     let bytes = summary.source_bytes.unwrap_or(0);
-    let rate = HumanBytes(bytes_per_second(bytes, elapsed));
+    let looked_only = summary.dry_run == Some(true) && summary.similarity.is_none();
+    let rate = if elapsed < PACE_FROM || bytes == 0 || looked_only {
+        String::new()
+    } else {
+        format!(", {}/s", HumanBytes(bytes_per_second(bytes, elapsed)))
+    };
     let wire = match (summary.wire_sent_bytes.unwrap_or(0), summary.wire_received_bytes.unwrap_or(0)) {
         (0, 0) => String::new(),
         (sent, received) => format!("; sent {}, received {}", HumanBytes(sent), HumanBytes(received)),
     };
     let read_back = if summary.read_back { ", read back" } else { "" };
-    format!("{} in {long}, {rate}/s{read_back}{wire}", HumanBytes(bytes))
+    format!("{} in {long}{rate}{read_back}{wire}", HumanBytes(bytes))
 }
 
 fn done(summary: &Summary) -> String {
@@ -182,10 +195,23 @@ mod tests {
             |summary| summary.elapsed_seconds = f64::NAN,
             &[
                 "125.00 MiB moved, 643.00 MiB were there already",
-                &format!(
-                    "768.00 MiB in 0.00 s, {}/s; sent 126.00 MiB, received 1.00 MiB",
-                    HumanBytes(768 * MIB * 1_000_000)
-                ),
+                "768.00 MiB in 0.00 s; sent 126.00 MiB, received 1.00 MiB",
+                hash,
+            ],
+        );
+        check(
+            |summary| {
+                (summary.similarity, summary.matched_bytes, summary.changed_bytes) = (None, Some(0), Some(768 * MIB))
+            },
+            &["768.00 MiB moved", pace, hash],
+        );
+        check(
+            |summary| {
+                (summary.source_bytes, summary.matched_bytes, summary.changed_bytes) = (Some(0), Some(0), Some(0))
+            },
+            &[
+                "the source is empty, and now the target is too",
+                "0 B in 2.00 s; sent 126.00 MiB, received 1.00 MiB",
                 hash,
             ],
         );
@@ -219,7 +245,8 @@ mod tests {
         );
         check(Some(1.0), 0, 0, false, "100% equal: nothing would be done");
         check(Some(1.0), 0, 0, true, "100% equal: no data would move, only length or times would be set");
-        check(None, 4, 0, true, "nothing to compare with: 4 blocks differ, 64.00 KiB would move");
+        check(None, 4, 0, true, "nothing compared: 4 blocks, 64.00 KiB would move");
+        check(None, 1, 0, true, "nothing compared: 1 block, 16.00 KiB would move");
     }
 
     #[test]
@@ -240,7 +267,10 @@ mod tests {
         check(Kind::Interrupted, |summary| summary.changed = Some(false), &[why, "host:9000:/a is as it was"]);
         let maybe = format!("host:9000:/a may be unfinished; {goes_on}");
         check(Kind::Interrupted, |summary| summary.changed = None, &[why, &maybe]);
-        check(Kind::Source, |summary| summary.changed = None, &[why]);
+        check(Kind::ConnectionLost, |summary| summary.changed = None, &[why, &maybe]);
+        let unwelcome = |summary: &mut Summary| (summary.changed, summary.matched_bytes) = (None, None);
+        check(Kind::Interrupted, unwelcome, &[why]);
+        check(Kind::Source, unwelcome, &[why]);
         check(Kind::Interrupted, |summary| summary.dry_run = Some(true), &[why]);
         check(Kind::Usage, |_| (), &[why]);
         check(Kind::Interrupted, |summary| summary.direction = None, &[why]);

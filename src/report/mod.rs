@@ -78,8 +78,9 @@ impl Report {
     /// One line on standard error; a bar stays below it.
     fn told(&mut self, line: &str) {
         match &self.meter {
-            Meter::Bar(bar) => bar.suspend(|| print_to(stderr(), line)),
-            Meter::Nothing | Meter::Lines { .. } => print_to(stderr(), line),
+            // Before its first progress there is none: a server never has any, and what is refused never gets so far.
+            Meter::Bar(bar) if bar.length().is_some() => bar.suspend(|| print_to(stderr(), line)),
+            Meter::Bar(_) | Meter::Nothing | Meter::Lines { .. } => print_to(stderr(), line),
         }
     }
 }
