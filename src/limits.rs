@@ -158,13 +158,13 @@ pub const ACCEPT_PAUSE_MS: u64 = 100;
 pub const REDIAL_PAUSES_MS: [u64; 3] = [1_000, 2_000, 4_000];
 /// What a server that is asked to stop gives to running sessions.
 pub const GRACE_MS: u64 = 2_000;
-/// Keepalive of the control connection: idle, between probes, number of probes; and the time unacknowledged data may wait.
+/// Keepalive of every connection: idle, between probes, number of probes.
 pub const KEEPALIVE_IDLE_S: u32 = 15;
 /// See [`KEEPALIVE_IDLE_S`].
 pub const KEEPALIVE_INTERVAL_S: u32 = 5;
 /// See [`KEEPALIVE_IDLE_S`].
 pub const KEEPALIVE_PROBES: u32 = 3;
-/// See [`KEEPALIVE_IDLE_S`]. Not for data connections: there it kills a socket whose window is closed on purpose.
+/// How long the control connection's data may stay unacknowledged. Not for data connections: there it kills a socket whose window is closed on purpose.
 pub const TCP_USER_TIMEOUT_MS: u32 = 30_000;
 /// A session that has received part of a payload and nothing more for this long gets no buffer beyond its minimum.
 pub const DRIBBLE_MS: u64 = 10_000;

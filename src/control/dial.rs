@@ -57,7 +57,7 @@ pub(super) async fn join(address: SocketAddr, session: SessionId, count: u32) ->
 fn join_one(address: SocketAddr, join: Join) -> io::Result<OwnedFd> {
     let patience = Duration::from_millis(JOIN_MS);
     let mut socket = TcpStream::connect_timeout(&address, patience)?;
-    socket.set_nodelay(true)?;
+    super::link::tune_data(&socket)?;
     socket.set_read_timeout(Some(patience))?;
     let greeting = encode_preamble(Preamble::ours(Purpose::Data));
     socket.write_all(&[&greeting[..], &encode_join(join)].concat())?;

@@ -156,13 +156,20 @@ impl Link {
 
 /// A dead peer is found by its control connection: data connections may stand still for good reason.
 fn tune(socket: &TcpStream) -> io::Result<()> {
+    tune_data(socket)?;
+    rustix::net::sockopt::set_tcp_user_timeout(socket, TCP_USER_TIMEOUT_MS)?;
+    Ok(())
+}
+
+/// What every connection is set to. Sizes of socket buffers are left to the kernel, which tunes them as long as nobody else
+/// does.
+pub(super) fn tune_data(socket: &TcpStream) -> io::Result<()> {
     use rustix::net::sockopt;
     socket.set_nodelay(true)?;
     sockopt::set_socket_keepalive(socket, true)?;
     sockopt::set_tcp_keepidle(socket, Duration::from_secs(KEEPALIVE_IDLE_S.into()))?;
     sockopt::set_tcp_keepintvl(socket, Duration::from_secs(KEEPALIVE_INTERVAL_S.into()))?;
     sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)?;
-    sockopt::set_tcp_user_timeout(socket, TCP_USER_TIMEOUT_MS)?;
     Ok(())
 }
 
@@ -258,7 +265,7 @@ impl DataSocket {
     pub(super) async fn admit(self) -> Option<OwnedFd> {
         let (result, _) = self.stream.write_all(encode_joined().to_vec()).await;
         result.ok()?;
-        self.socket.set_nodelay(true).ok()?;
+        tune_data(&self.socket).ok()?;
         Some(self.socket.into())
     }
 }
