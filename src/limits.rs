@@ -57,7 +57,7 @@ pub const SEND_PARTS_MAX: usize = 1024;
 pub const DIRECT_ALIGNMENT: u32 = 4096;
 /// Files of one worker whose descriptions its ring holds as well, so that locks outlast a killed process' last writes:
 /// source and target of each session, each perhaps opened twice. More can be open; they are just not held so.
-pub const FILES_REGISTERED_MAX: u32 = 32;
+pub const FILES_REGISTERED_MAX: u32 = 64;
 /// The fixed front of every frame on a data connection.
 pub const HEADER_LEN: usize = 16;
 /// One entry of a data frame's table: first block, count, tag.
@@ -80,7 +80,7 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Bytes of a text that explains a failure; longer ones are cut by their sender.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
-// --- buffers of one worker, all taken at start: 24 MiB. A worker may use 32 in all. ---
+// --- buffers of one worker, all taken at start ---
 
 /// Buffer for small frames, one for each direction of a connection.
 pub const FRAME_BUFFER_BYTES: usize = 8 << 10;
@@ -94,8 +94,8 @@ pub const SMALL_BUFFERS: usize = 64;
 pub const LARGE_BUFFER_BYTES: usize = 1 << 20;
 /// See [`LARGE_BUFFER_BYTES`].
 pub const LARGE_BUFFERS: usize = 8;
-/// Payloads being received, hashed and written.
-pub const PAYLOAD_BUFFERS: usize = 8;
+/// Payloads being received, hashed and written; every session has one set aside.
+pub const PAYLOAD_BUFFERS: usize = 16;
 /// All of these.
 pub const WORKER_BUFFER_BYTES: usize = FRAME_BUFFERS * FRAME_BUFFER_BYTES
     + SMALL_BUFFERS * SMALL_BUFFER_BYTES
@@ -103,7 +103,7 @@ pub const WORKER_BUFFER_BYTES: usize = FRAME_BUFFERS * FRAME_BUFFER_BYTES
     + PAYLOAD_BUFFERS * PAYLOAD_BYTES_MAX as usize;
 /// What a session sets aside on each worker it uses: one payload ...
 pub const SESSION_PAYLOADS_MIN: usize = 1;
-/// ... and two extents. Everything beyond comes from the shared rest, of which it never holds more than half.
+/// ... and two extents that hold at least a block. Everything beyond comes from the shared rest, of which it never holds more than half.
 pub const SESSION_EXTENTS_MIN: usize = 2;
 
 /// Bytes hashed before a worker looks at its completions again, so that the disk never runs dry.
@@ -192,7 +192,7 @@ const _: () = assert!(
     "a batch of signatures must fit one frame"
 );
 const _: () = assert!(SESSIONS_MAX * SESSION_EXTENTS_MIN <= SMALL_BUFFERS, "every session has its minimum");
-const _: () = assert!(WORKER_BUFFER_BYTES <= 24 << 20, "of the 32 MiB that a worker may use");
+const _: () = assert!(WORKER_BUFFER_BYTES <= 32 << 20, "what a worker may use");
 const _: () = assert!(PIECES_MAX < SEND_PARTS_MAX, "a data frame, its head included, must fit one send");
 const _: () = assert!(SESSIONS_MAX * 4 <= FILES_REGISTERED_MAX as usize, "every file of a session is held");
 const _: () = assert!(

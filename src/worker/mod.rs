@@ -94,8 +94,10 @@ struct Guest<C: Completions> {
     source: Option<OpenFile>,
     target: Option<OpenFile>,
     expected: Arc<[(StripeIndex, Digest)]>,
+    /// Where extents come from, as long as there are any ...
     extent_pool: Pool,
-    extent_blocks: u32,
+    /// ... and where the two come from that are set aside.
+    least_pool: Pool,
     frames: usize,
     asked_to_write: bool,
     stopping: bool,
@@ -282,10 +284,10 @@ impl<C: Completions> Worker<C> {
             Ends::ReadBack { file, expected } => (None, false, Some(file), Some(expected)),
         };
         let direct = [&source, &target].into_iter().flatten().any(|file| file.mode == Mode::Direct);
-        let small = !direct && block_bytes as usize <= Pool::Small.buffer_bytes();
-        let extent_pool = if small { Pool::Small } else { Pool::Large };
+        let least_pool = if block_bytes as usize <= Pool::Small.buffer_bytes() { Pool::Small } else { Pool::Large };
+        let extent_pool = if direct { Pool::Large } else { least_pool };
         let frames = 2 * start.sockets.len();
-        let account = self.shares.admit(extent_pool, frames).ok_or(WorkerError::Busy)?;
+        let account = self.shares.admit(least_pool, frames).ok_or(WorkerError::Busy)?;
         let slot = usize::from(account.0);
         let mut guest = Guest {
             key: start.key,
@@ -296,7 +298,7 @@ impl<C: Completions> Worker<C> {
             target: None,
             expected: expected.unwrap_or_default(),
             extent_pool,
-            extent_blocks: u32::try_from(extent_pool.buffer_bytes()).expect("a buffer is small") / block_bytes,
+            least_pool,
             frames,
             asked_to_write: false,
             stopping: false,

@@ -17,7 +17,7 @@ fn minimum(pool: Pool, extents: Pool) -> usize {
 /// One session's share.
 #[derive(Clone, Copy, Debug)]
 struct Share {
-    /// Where its extents come from.
+    /// Where the two extents come from that are set aside for it: those that hold at least a block.
     extents: Pool,
     /// It gets nothing beyond its minimum.
     confined: bool,
@@ -32,7 +32,7 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Sets a session's minimum aside. `None`: it is not free.
+    /// Sets a session's minimum aside, with extents of this pool. `None`: it is not free.
     pub(super) fn admit(&mut self, extents: Pool, frames: usize) -> Option<Account> {
         let slot = self.guests.iter().position(Option::is_none)?;
         let reserved: usize = self.reserved(extents);

@@ -51,7 +51,7 @@ impl<C: Completions> Connection<C> {
         let Self { target: Some(target), source, line, flight, .. } = self else { return Ok(false) };
         let mut buffer = lease_extent(guest.target.as_ref(), self.reading, guest, cx, &mut self.starved);
         let send = line.as_mut().is_none_or(|line| makes_room(line, guest, cx, &mut self.starved));
-        let room = Room { read_blocks: if buffer.is_some() { guest.extent_blocks } else { 0 }, send };
+        let room = Room { read_blocks: blocks_in(guest, buffer.as_ref()), send };
         let Some(action) = target.call(|target| target.poll(room))? else { return Ok(false) };
         match action {
             TargetAction::TakeStripe => {
@@ -91,7 +91,7 @@ impl<C: Completions> Connection<C> {
         let Self { source: Some(source), target, line, flight, .. } = self else { return Ok(false) };
         let mut buffer = lease_extent(guest.source.as_ref(), self.reading, guest, cx, &mut self.starved);
         let send = line.as_mut().is_none_or(|line| makes_room(line, guest, cx, &mut self.starved));
-        let room = Room { read_blocks: if buffer.is_some() { guest.extent_blocks } else { 0 }, send };
+        let room = Room { read_blocks: blocks_in(guest, buffer.as_ref()), send };
         let Some(action) = source.call(|source| source.poll(room))? else { return Ok(false) };
         match action {
             SourceAction::Map(stripe, run) => {
@@ -145,7 +145,7 @@ impl<C: Completions> Connection<C> {
     pub(super) fn run_readback(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
         let Self { readback: Some(readback), flight, .. } = self else { return Ok(false) };
         let mut buffer = lease_extent(guest.target.as_ref(), self.reading, guest, cx, &mut self.starved);
-        let room = Room { read_blocks: if buffer.is_some() { guest.extent_blocks } else { 0 }, send: false };
+        let room = Room { read_blocks: blocks_in(guest, buffer.as_ref()), send: false };
         let Some(action) = readback.call(|readback| readback.poll(room))? else { return Ok(false) };
         match action {
             ReadBackAction::TakeStripe => {
@@ -190,9 +190,18 @@ fn lease_extent<C: Completions>(
     if reading >= file?.reads_max {
         return None;
     }
-    let buffer = cx.shares.lease(cx.backend, guest.extent_pool, guest.account);
+    let buffer = cx
+        .shares
+        .lease(cx.backend, guest.extent_pool, guest.account)
+        .or_else(|| cx.shares.lease(cx.backend, guest.least_pool, guest.account));
     *starved |= buffer.is_none();
     buffer
+}
+
+/// Blocks that fit the buffer; 0 without one.
+fn blocks_in<C: Completions>(guest: &Guest<C>, buffer: Option<&C::Buffer>) -> u32 {
+    let bytes = buffer.map_or(0, |buffer| u32::try_from(buffer.len()).expect("a buffer is small"));
+    bytes / guest.terms.layout.block().bytes()
 }
 
 /// Whether the line takes one more frame; gives it a buffer for frames if that is all it needs.
