@@ -199,9 +199,11 @@ fn what_is_no_pdcp_is_turned_away_and_the_server_lives() {
 
 // --- a source that changes ---
 
+type Change = fn(&Path);
+
 #[test]
 fn a_source_that_changes_while_it_is_read_is_24_at_either_end() {
-    let changes: [(&str, fn(&Path)); 3] = [
+    let changes: [(&str, Change); 3] = [
         ("append", |path| File::options().append(true).open(path).unwrap().write_all(b"more").unwrap()),
         ("rewrite", |path| File::options().write(true).open(path).unwrap().write_all(b"other").unwrap()),
         ("shorten", |path| File::options().write(true).open(path).unwrap().set_len(5 * MIB).unwrap()),
