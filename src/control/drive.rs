@@ -339,7 +339,12 @@ impl Drive<'_> {
             Done::Checked(source, result) => {
                 self.session.source = Some(source);
                 match result {
-                    Ok(unchanged) => Event::SourceChecked(unchanged),
+                    Ok(true) => Event::SourceUnchanged,
+                    Ok(false) => {
+                        let text =
+                            "changed while it was read; copy a snapshot of it, or try again when nobody writes to it";
+                        Event::Failed(Failure::about(Kind::SourceChanged, &names.source, text))
+                    }
                     Err(error) => Event::Failed(Failure::about(error.source_kind(), &names.source, error.to_string())),
                 }
             }

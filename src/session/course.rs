@@ -46,8 +46,8 @@ pub enum Event {
     Failed(Failure),
     /// The target is marked unfinished: an answer to [`Action::Mark`].
     Marked,
-    /// Whether the source is as it was: an answer to [`Action::CheckSource`].
-    SourceChecked(bool),
+    /// The source is as it was: an answer to [`Action::CheckSource`], as is [`Event::Failed`].
+    SourceUnchanged,
     /// The target is final: an answer to [`Action::Commit`]. What was counted, and whether anything about it changed.
     Committed(Committed),
     /// Time passes. `progress` grows with what moves on this side; `busy`: an action is still being worked on.
@@ -279,7 +279,7 @@ impl Course {
                 }
             }
             Event::Failed(failure) => self.fail(failure),
-            Event::SourceChecked(unchanged) => self.source_checked(unchanged),
+            Event::SourceUnchanged => self.source_unchanged(),
             Event::Committed(committed) => self.committed(committed),
             Event::Tick { now_ms, beat, busy } => self.tick(now_ms, beat, busy),
         }
@@ -419,13 +419,9 @@ impl Course {
         }
     }
 
-    fn source_checked(&mut self, unchanged: bool) {
+    fn source_unchanged(&mut self) {
         if self.state != State::Checking {
             return;
-        }
-        if !unchanged {
-            let text = "changed while it was read; copy a snapshot of it, or try again when nobody writes to it";
-            return self.fail(Failure::new(Kind::SourceChanged, text));
         }
         let root = self.fold();
         self.root = Some(root);

@@ -110,7 +110,11 @@ impl Side {
                     Fault::Changes { countdown } => Some(countdown),
                     _ => None,
                 });
-                self.course.handle(Event::SourceChecked(!changed));
+                self.course.handle(if changed {
+                    Event::Failed(Failure::new(Kind::SourceChanged, "changed while it was read"))
+                } else {
+                    Event::SourceUnchanged
+                });
             }
             Action::ReadBack(stripes) => {
                 let (shared, outcomes) = SessionShared::new(stripes.len() as u64, Waker(Arc::new(|| {})));

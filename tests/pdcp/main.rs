@@ -2,6 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
+mod cli;
+mod content;
 mod corpus;
+mod defects;
+mod failures;
+mod holes;
+mod metadata;
+mod names;
+mod rig;
 mod spec;
+mod stopping;
 mod tidy;

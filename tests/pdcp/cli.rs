@@ -1,0 +1,197 @@
+//! The command line as a user meets it: help, usage errors, what is printed where, and how a server is told where to
+//! listen. What single arguments mean, `cli` itself tests.
+
+use crate::rig::{MIB, Part, Process, Rig, Run, Server, Way, assert_equal, digest, pdcp, remote, run};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::process::{Command, Stdio};
+
+const SOURCE: [Part; 1] = [Part::Data(1, MIB)];
+
+#[test]
+fn help_and_version_are_asked_for_and_end_with_0() {
+    #[track_caller]
+    fn check(arguments: &[&str], wanted: &str) {
+        let run = run(arguments);
+        assert_eq!(run.code, 0, "{run}");
+        assert!(run.stdout.contains(wanted) && run.stderr.is_empty(), "{run}");
+    }
+    check(&["-h"], "pdcp --serve :9000");
+    check(&["--help"], "pdcp --serve :9000");
+    check(&["-V"], env!("CARGO_PKG_VERSION"));
+    check(&["--version"], env!("CARGO_PKG_VERSION"));
+    check(&["-h", "--json"], "pdcp --serve :9000");
+}
+
+#[test]
+fn h_with_paths_copies() {
+    let rig = Rig::in_memory();
+    let (source, target) = (rig.make("source", &SOURCE), rig.path("target"));
+    let run = run(&["-h".as_ref(), "--json".as_ref(), source.as_os_str(), target.as_os_str()]);
+    run.ends_with(0);
+    assert_equal(&source, &target);
+}
+
+#[test]
+fn nonsense_is_2_for_people_and_for_programs() {
+    #[track_caller]
+    fn check(arguments: &[&str], told: &str) {
+        let people = run(arguments);
+        assert_eq!((people.code, &people.stdout[..]), (2, ""), "{people}");
+        people.tells(told);
+        let programs = run(&[&["--json"], arguments].concat());
+        programs.ends_with(2);
+        programs.tells(told);
+    }
+    check(&[], "SOURCE and TARGET are missing");
+    check(&["one"], "only one path");
+    check(&["one", "two", "three"], "more than two paths");
+    check(&["-Z", "one", "two"], "-Z");
+    check(&["--nonsense", "one", "two"], "--nonsense");
+    check(&["-b", "0", "one", "two"], "above 0");
+    check(&["-m", "shake_128", "one", "two"], "shake_128");
+    check(&["-c", "0", "one", "two"], "0");
+    check(&["--connections", "0", "one", "two"], "0");
+    check(&["--connections", "129", "one", "two"], "128");
+    check(&["--direct", "sometimes", "one", "two"], "always");
+    check(&["--cpus", "none", "one", "two"], "0-3,8");
+    check(&["--serve", "nonsense"], "[IPV6]:PORT");
+    check(&["--serve", ":70000"], "[IPV6]:PORT");
+    check(&["--serve", "localhost:0"], "[IPV6]:PORT");
+    check(&["--serve", ":0", "path"], "a server is given no paths");
+    check(&["host:/path", "two"], "host:9000:/path");
+    check(&["http://host:8080/path", "two"], "pdcp://host:8080/path");
+    check(&["host:1:/path", "host:2:/path"], "run pdcp on one of the hosts");
+    check(&["-", "two"], "./-");
+    check(&["", "two"], "HOST:PORT:PATH");
+    check(&["host:1:", "two"], "the path is missing");
+}
+
+#[test]
+fn a_person_is_told_what_moved_how_long_and_the_hash() {
+    let rig = Rig::in_memory();
+    for way in Way::ALL {
+        let source = rig.make("source", &SOURCE);
+        rig.remove("target");
+        let (from, to) = crate::rig::ends(rig.server.port, way, &source, &rig.path("target"));
+        let check = |arguments: &[&str], first: &str| {
+            let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).chain([&from[..], &to]).collect();
+            let run = run(&arguments);
+            let lines: Vec<&str> = run.stdout.lines().collect();
+            assert_eq!((run.code, &run.stderr[..], lines.len()), (0, "", 3), "{run}");
+            assert!(lines[0].contains(first), "{run}");
+            assert!(lines[1].starts_with("1.00 MiB in "), "{run}");
+            assert_eq!(lines[2], digest(&source), "{run}");
+        };
+        check(&[], "1.00 MiB moved, 0 B were there already");
+        check(&[], "nothing to do, all 1.00 MiB were there already");
+        rig.make("target", &[Part::Data(1, MIB / 2)]);
+        check(&[], "512.00 KiB moved, 512.00 KiB were there already");
+        rig.make("target", &SOURCE);
+        check(&["--verify"], "only length or times were set");
+    }
+}
+
+#[test]
+fn less_and_more_are_said_when_asked_for() {
+    let rig = Rig::in_memory();
+    let (source, target) = (rig.make("source", &SOURCE), rig.path("target"));
+    let check = |arguments: &[&str]| -> Run {
+        let run =
+            run(&arguments.iter().map(OsStr::new).chain([source.as_os_str(), target.as_os_str()]).collect::<Vec<_>>());
+        assert_eq!(run.code, 0, "{run}");
+        run
+    };
+    let quiet = check(&["-q"]);
+    assert_eq!((&quiet.stdout[..], &quiet.stderr[..]), ("", ""));
+    let loud = check(&["-v", "-b", "100K"]);
+    for told in ["block size 100000 is taken as 128 KiB", "workers:", "buffers:", "source:", "target:"] {
+        loud.tells(told);
+    }
+    check(&["-v", "-b", "2M"]).tells("block size 2000000 is taken as 1024 KiB");
+}
+
+#[test]
+fn a_standard_output_that_cannot_be_written_changes_nothing() {
+    let rig = Rig::in_memory();
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    let shell = |redirection: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("exec \"$0\" \"$@\" {redirection}"), env!("CARGO_BIN_EXE_pdcp")]);
+        command
+    };
+    for json in [true, false] {
+        for way in Way::ALL {
+            for closed in [">&-", "2>&-", ">&- 2>&- <&-", ""] {
+                let source = rig.make("source", &SOURCE);
+                rig.remove("target");
+                let check = |source: &OsStr, target: &OsStr, code: i32| {
+                    let mut command = shell(closed);
+                    command.args(json.then_some("--json")).arg(source).arg(target).stdout(full());
+                    let run = Process::start_with_own_stdout(command).wait();
+                    assert_eq!(run.code, code, "{closed} {run}");
+                };
+                let (from, to) = crate::rig::ends(rig.server.port, way, &source, &rig.path("target"));
+                check(&from, &to, 0);
+                assert_equal(&source, &rig.path("target"));
+                let (from, to) = crate::rig::ends(rig.server.port, way, &rig.path("missing"), &rig.path("new"));
+                check(&from, &to, 3);
+                check(&from, "-".as_ref(), 2);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_server_listens_where_it_is_told_to() {
+    #[track_caller]
+    fn check(arguments: &[&str], address: &str, hosts: &[&str]) {
+        let rig = Rig::in_memory();
+        let source = rig.make("source", &SOURCE);
+        let mut server = pdcp(arguments);
+        server.arg("-v");
+        let server = Server::of(server);
+        assert_eq!(server.address, format!("{address}:{}", server.port));
+        for host in hosts {
+            let there = format!("{host}:{}:{}", server.port, rig.path("target").display());
+            run(&["--json".as_ref(), source.as_os_str(), there.as_ref()]).ends_with(0);
+            assert_equal(&source, &rig.path("target"));
+            rig.remove("target");
+        }
+        server.process.signal(rustix::process::Signal::TERM);
+        let end = server.process.wait();
+        let is_open = !hosts.contains(&"127.0.0.1") || hosts.len() > 1;
+        let warned = end.stderr.contains("whoever reaches this port");
+        assert_eq!(warned, is_open && address != "[::1]", "{end}");
+        assert_eq!(end.stderr.matches("listening on").count(), 1, "{end}");
+    }
+    check(&["--serve", "127.0.0.1:0"], "127.0.0.1", &["127.0.0.1"]);
+    check(&["--listen", "127.0.0.1:0"], "127.0.0.1", &["127.0.0.1"]);
+    check(&["-l", "127.0.0.1:0"], "127.0.0.1", &["127.0.0.1"]);
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return eprintln!("SKIPPED: there is no IPv6 here");
+    }
+    check(&["--serve", "[::1]:0"], "[::1]", &["[::1]"]);
+    for all in [":0", "0"] {
+        check(&["--serve", all], "[::]", &["127.0.0.1", "[::1]", "localhost"]);
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_1_and_said() {
+    let server = Server::start(&["127.0.0.1:0"]);
+    let run = run(&["--json", "--serve", &server.address]);
+    run.ends_with(1);
+    run.tells(&format!("port {} is in use", server.port));
+}
+
+#[test]
+fn a_server_tells_who_asks_what_was_done() {
+    let rig = Rig::in_memory();
+    rig.make("source", &SOURCE);
+    let mut server = Server::start(&["127.0.0.1:0"]);
+    let there = remote(server.port, rig.path("target"));
+    run(&["--json".as_ref(), rig.path("source").as_os_str(), &there]).ends_with(0);
+    let line = server.process.line_with("push to");
+    assert!(line.contains("ok, 1048576 bytes changed"), "{line}");
+}

@@ -1,0 +1,452 @@
+//! What goes wrong is told by the fixed exit codes, at the end that asked, with the path or the peer and the cause; and
+//! a target that is not finished never looks finished.
+//!
+//! How a copy is cut midway is in `stopping`.
+
+use crate::rig::{KIB, MIB, Part, Process, Rig, Run, Server, Valve, Way, assert_equal, bytes, ends, is_root};
+use crate::rig::{mtime, state};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const SOURCE: [Part; 1] = [Part::Data(1, 8 * MIB)];
+const OLD: [Part; 1] = [Part::Data(2, 8 * MIB)];
+
+#[test]
+fn a_missing_source_is_3_and_named_at_whichever_end_it_is_missing() {
+    for way in Way::ALL {
+        let rig = Rig::in_memory();
+        let target = rig.make("target", &OLD);
+        let before = state(&target);
+        for (source, target) in [("missing", "target"), ("missing", "new"), ("no/parent", "new/new")] {
+            for arguments in [&[][..], &["-n"], &["-W"]] {
+                let run = rig.copy(way, source, target, arguments);
+                let summary = run.ends_with(3);
+                assert!(summary.error().0.ends_with(source), "{run}");
+                run.tells("no such file or directory");
+            }
+        }
+        assert_eq!(state(&target), before);
+        assert_eq!(fs::read_dir(rig.directory()).unwrap().count(), 1, "something was made");
+    }
+}
+
+#[test]
+fn what_is_no_file_is_refused() {
+    let rig = Rig::in_memory();
+    rig.make("file", &SOURCE);
+    mknodat(CWD, rig.path("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(rig.path("socket")).unwrap();
+    for way in Way::ALL {
+        #[track_caller]
+        fn check(run: &Run, code: i32, told: &str) {
+            run.ends_with(code);
+            run.tells(told);
+        }
+        check(&rig.copy(way, "fifo", "target", &[]), 3, "is a FIFO");
+        check(&rig.copy(way, "socket", "target", &[]), 3, "is a socket");
+        check(&rig.copy(way, "/dev/null", "target", &[]), 3, "is a character device");
+        check(&rig.copy(way, "file", "fifo", &[]), 5, "is a FIFO");
+        check(&rig.copy(way, "file", "socket", &[]), 5, "is a socket");
+        check(&rig.copy(way, "file", "/dev/null", &[]), 5, "is a character device");
+    }
+    assert!(!rig.path("target").exists());
+}
+
+#[test]
+fn a_target_that_somebody_holds_is_43() {
+    std::thread::scope(|scope| {
+        for way in Way::ALL {
+            scope.spawn(move || {
+                let rig = Rig::in_memory();
+                rig.make("source", &SOURCE);
+                let target = rig.make("target", &OLD);
+                let holder = File::open(&target).unwrap();
+                holder.lock().unwrap();
+                let before = state(&target);
+                let run = rig.copy(way, "source", "target", &[]);
+                let summary = run.ends_with(43);
+                assert!(summary.error().0.ends_with("target"), "{run}");
+                run.tells("is in use by another process");
+                assert_eq!(state(&target), before);
+                // Looking is no harm.
+                rig.copy(way, "source", "target", &["-n"]).ends_with(0);
+                holder.unlock().unwrap();
+                rig.copy(way, "source", "target", &[]).ends_with(0);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_target_that_another_copy_is_at_is_43_and_ends_right() {
+    let rig = Rig::in_memory();
+    let source = rig.make("source", &SOURCE);
+    for target in ["new", "existing"] {
+        rig.make("existing", &OLD);
+        let valve = Valve::new(rig.server.port, 100_000);
+        let first = rig.start_by(valve.port, Way::Push, "source", target, &[]);
+        valve.wait_until_held();
+        rig.copy(Way::Push, "source", target, &[]).ends_with(43);
+        rig.copy(Way::Local, "source", target, &[]).ends_with(43);
+        valve.open();
+        first.wait().ends_with(0);
+        assert_equal(&source, &rig.path(target));
+    }
+}
+
+#[test]
+fn several_clients_at_once_get_what_they_asked_for() {
+    let rig = Rig::in_memory();
+    for way in Way::REMOTE {
+        let numbers = 0..8;
+        let names = |number: u8| (format!("source {number}"), format!("target {number}"));
+        for number in numbers.clone() {
+            rig.make(names(number).0, &[Part::Data(number, 4 * MIB + u64::from(number))]);
+            rig.make(names(number).1, &[Part::Data(number, 2 * MIB)]);
+        }
+        let clients: Vec<Process> = numbers
+            .clone()
+            .map(|number| rig.start(way, names(number).0, names(number).1, &["-c", "1", "--connections", "2"]))
+            .collect();
+        for (number, client) in numbers.zip(clients) {
+            client.wait().ends_with(0);
+            assert_equal(&rig.path(names(number).0), &rig.path(names(number).1));
+        }
+    }
+    // And several at one target: it ends right, and who was in the way is told so.
+    let source = rig.make("source", &SOURCE);
+    let clients: Vec<Process> = (0..4).map(|_| rig.start(Way::Push, "source", "target", &["-c", "1"])).collect();
+    let codes: Vec<i32> = clients.into_iter().map(|client| client.wait().code).collect();
+    assert!(codes.contains(&0) && codes.iter().all(|code| [0, 43].contains(code)), "{codes:?}");
+    assert_equal(&source, &rig.path("target"));
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_35_and_the_command_that_is_missing_is_shown() {
+    let rig = Rig::in_memory();
+    rig.make("file", &SOURCE);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for way in Way::REMOTE {
+        let run = rig.start_by(free, way, "file", "new", &[]).wait();
+        let summary = run.ends_with(35);
+        assert_eq!(summary.error().0, format!("127.0.0.1:{free}"));
+        run.tells(&format!("pdcp --serve :{free}"));
+    }
+    let nobody = crate::rig::run(&["--json", "x.invalid:9000:/x", "new"]);
+    nobody.ends_with(35);
+    nobody.tells("x.invalid");
+}
+
+/// A server that says this to everybody, and then nothing.
+fn stranger(answer: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            if !answer.is_empty() {
+                // Reading to the end first would wait for a client that waits for us; not at all would reset it.
+                _ = socket.write_all(answer);
+                _ = socket.shutdown(std::net::Shutdown::Write);
+                _ = socket.read_to_end(&mut Vec::new());
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn a_server_that_is_no_pdcp_is_12_and_one_that_says_nothing_is_35() {
+    let rig = Rig::in_memory();
+    rig.make("file", &SOURCE);
+    for (answer, code) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], 12),
+        (b"220 mail.example ESMTP\r\n", 12),
+        (b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 12),
+        (b"", 35),
+    ] {
+        for way in Way::REMOTE {
+            let run = rig.start_by(stranger(answer), way, "file", "new", &[]).wait();
+            run.ends_with(code);
+            run.tells("127.0.0.1:");
+        }
+    }
+    assert!(!rig.path("new").exists());
+}
+
+#[test]
+fn what_is_no_pdcp_is_turned_away_and_the_server_lives() {
+    let rig = Rig::in_memory();
+    rig.make("source", &SOURCE);
+    for said in [
+        &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..],
+        b"\0",
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+    ] {
+        let mut socket = std::net::TcpStream::connect(("127.0.0.1", rig.server.port)).unwrap();
+        socket.write_all(said).unwrap();
+        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        _ = socket.read_to_end(&mut Vec::new());
+    }
+    rig.copy(Way::Push, "source", "target", &[]).ends_with(0);
+}
+
+// --- a source that changes ---
+
+type Change = fn(&Path);
+
+#[test]
+fn a_source_that_changes_while_it_is_read_is_24_at_either_end() {
+    let changes: [(&str, Change); 3] = [
+        ("append", |path| File::options().append(true).open(path).unwrap().write_all(b"more").unwrap()),
+        ("rewrite", |path| File::options().write(true).open(path).unwrap().write_all(b"other").unwrap()),
+        ("shorten", |path| File::options().write(true).open(path).unwrap().set_len(5 * MIB).unwrap()),
+    ];
+    let rig = Rig::in_memory();
+    for way in Way::REMOTE {
+        for (what, change) in changes {
+            for basis in [None, Some(OLD)] {
+                let source = rig.make("source", &SOURCE);
+                rig.remove("target");
+                basis.map(|basis| rig.make("target", &basis));
+                let valve = Valve::new(rig.server.port, 100_000);
+                let copy = rig.start_by(valve.port, way, "source", "target", &["--connections", "1"]);
+                valve.wait_until_held();
+                change(&source);
+                valve.open();
+                let run = copy.wait();
+                let summary = run.ends_with(24);
+                assert!(summary.error().0.ends_with("source"), "{what}: {run}");
+                assert_unfinished(&rig.path("target"), &source);
+                rig.copy(way, "source", "target", &[]).ends_with(0);
+                assert_equal(&source, &rig.path("target"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_source_that_shrinks_during_a_local_copy_is_24() {
+    let rig = Rig::new();
+    // So long that it takes a while, and nothing but a hole, so that it costs nothing.
+    let source = rig.make("source", &[Part::Data(1, MIB), Part::Hole(64 << 30)]);
+    let mut copy = rig.start(Way::Local, "source", "target", &["-v"]);
+    copy.line_with("workers:");
+    File::options().write(true).open(&source).unwrap().set_len(4 * MIB).unwrap();
+    copy.wait().ends_with(24);
+    assert_unfinished(&rig.path("target"), &source);
+    rig.copy(Way::Local, "source", "target", &[]).ends_with(0);
+    assert_equal(&source, &rig.path("target"));
+}
+
+/// It is missing, or has a time that its source has not.
+#[track_caller]
+fn assert_unfinished(target: &Path, source: &Path) {
+    if target.exists() {
+        assert_ne!(mtime(target), mtime(source), "an unfinished target looks finished");
+    }
+}
+
+// --- a target that cannot be written ---
+
+/// A file system in memory of this size, gone when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// `None`: not allowed here. The caller says so.
+    fn tmpfs(path: PathBuf, options: &str) -> Option<Self> {
+        fs::create_dir(&path).unwrap();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&path).output().ok()?;
+        mount.status.success().then_some(Self(path))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_at_the_target_is_11_and_told_as_that_at_the_asking_end() {
+    let rig = Rig::in_memory();
+    let source = rig.make("source", &SOURCE);
+    let Some(mount) = Mount::tmpfs(rig.path("small"), "size=5m") else {
+        return eprintln!("SKIPPED: this user may not mount");
+    };
+    for way in Way::ALL {
+        for arguments in [&[][..], &["--direct", "always"], &["--verify"], &["-c", "1", "--connections", "1"]] {
+            let run = rig.copy(way, "source", "small/new", arguments);
+            let summary = run.ends_with(11);
+            run.tells("no space left on the disk");
+            assert!(summary.error().0.ends_with("small/new"), "{run}");
+            assert!(!rig.path("small/new").exists());
+            for left in fs::read_dir(&mount.0).unwrap() {
+                fs::remove_file(left.unwrap().path()).unwrap(); // what the next run would have begun with
+            }
+        }
+        // One that is there stays, unfinished, and room heals it.
+        let old = [Part::Data(2, MIB), Part::Hole(7 * MIB)];
+        let target = rig.make("small/existing", &old);
+        rig.copy(way, "source", "small/existing", &[]).ends_with(11);
+        assert_unfinished(&target, &source);
+        let more = Command::new("mount").args(["-o", "remount,size=20m"]).arg(&mount.0).status().unwrap();
+        assert!(more.success());
+        rig.copy(way, "source", "small/existing", &[]).ends_with(0);
+        assert_equal(&source, &target);
+        fs::remove_file(&target).unwrap();
+        let less = Command::new("mount").args(["-o", "remount,size=5m"]).arg(&mount.0).status().unwrap();
+        assert!(less.success());
+    }
+}
+
+#[test]
+fn a_read_only_file_system_is_11() {
+    let rig = Rig::in_memory();
+    rig.make("source", &SOURCE);
+    let Some(mount) = Mount::tmpfs(rig.path("mounted"), "size=20m") else {
+        return eprintln!("SKIPPED: this user may not mount");
+    };
+    rig.make("mounted/existing", &OLD);
+    assert!(Command::new("mount").args(["-o", "remount,ro"]).arg(&mount.0).status().unwrap().success());
+    for way in Way::ALL {
+        for target in ["mounted/existing", "mounted/new", "mounted/new/new"] {
+            let run = rig.copy(way, "source", target, &[]);
+            run.ends_with(11);
+            run.tells("read-only");
+        }
+        rig.copy(way, "mounted/existing", "target", &[]).ends_with(0);
+    }
+}
+
+/// `nobody`, who may read what all may, and write nothing.
+const NOBODY: u32 = 65534;
+
+#[test]
+fn what_this_user_may_not_do_is_3_for_the_source_and_11_for_the_target() {
+    if !is_root() {
+        return eprintln!("SKIPPED: only root can become somebody else");
+    }
+    let mut rig = Rig::new();
+    fs::set_permissions(rig.directory(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = rig.path("pdcp");
+    fs::copy(env!("CARGO_BIN_EXE_pdcp"), &program).unwrap();
+    let as_nobody = |arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(arguments).uid(NOBODY).gid(NOBODY).current_dir("/");
+        command
+    };
+    rig.server = Server::of(as_nobody(&["--serve", "127.0.0.1:0"]));
+    let public = rig.make("public", &SOURCE);
+    fs::set_permissions(&public, fs::Permissions::from_mode(0o644)).unwrap();
+    let secret = rig.make("secret", &OLD);
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let copy = |way: Way, source: &str, target: &str| {
+        let (source, target) = ends(rig.server.port, way, &rig.path(source), &rig.path(target));
+        let mut command = as_nobody(&["--json"]);
+        command.arg(source).arg(target);
+        Process::start(command).wait()
+    };
+    for way in Way::ALL {
+        for (source, target, code) in
+            [("secret", "new", 3), ("public", "new", 11), ("public", "secret", 11), ("public", "new/new", 11)]
+        {
+            let run = copy(way, source, target);
+            run.ends_with(code);
+            run.tells("permission denied");
+        }
+    }
+    assert_eq!(fs::read(&secret).unwrap(), bytes(&OLD));
+}
+
+#[test]
+fn a_file_that_may_not_grow_that_long_is_11() {
+    let rig = Rig::in_memory();
+    let source = rig.make("source", &SOURCE);
+    // In units of 512 bytes for one shell and of 1024 for another: below the source's length in both.
+    let limited = |arguments: &[&std::ffi::OsStr]| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -f 4096; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_pdcp")]).args(arguments);
+        command
+    };
+    let target = rig.path("target");
+    for existing in [false, true] {
+        rig.remove("target");
+        if existing {
+            rig.make("target", &[Part::Data(2, KIB)]);
+        }
+        let run = Process::start(limited(&["--json".as_ref(), source.as_os_str(), target.as_os_str()])).wait();
+        run.ends_with(11);
+        run.tells("larger than the file system or the process' limit allows");
+        assert_unfinished(&target, &source);
+    }
+    rig.remove("target");
+    let server = Server::of(limited(&["--serve".as_ref(), "127.0.0.1:0".as_ref()]));
+    let run = rig.start_by(server.port, Way::Push, "source", "target", &[]).wait();
+    run.ends_with(11);
+    run.tells("larger than the file system or the process' limit allows");
+    assert!(!target.exists());
+}
+
+// --- block devices ---
+
+/// A loop device, gone when dropped.
+struct Loop(PathBuf);
+
+impl Loop {
+    /// `None`: not allowed here. The caller says so.
+    fn of(file: &Path) -> Option<Self> {
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output().ok()?;
+        made.status.success().then(|| Self(String::from_utf8(made.stdout).unwrap().trim().into()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_block_device_is_copied_as_the_file_that_it_is_and_refused_as_target() {
+    let rig = Rig::new();
+    // Whole sectors, but no whole block at the end.
+    let image = rig.make("image", &[Part::Data(1, 3 * MIB + 512), Part::Zeros(KIB)]);
+    File::open(&image).unwrap().sync_all().unwrap();
+    let Some(device) = Loop::of(&image) else {
+        return eprintln!("SKIPPED: this user may not make loop devices");
+    };
+    for way in Way::ALL {
+        for arguments in [&[][..], &["--direct", "always"], &["--direct", "never"], &["--verify"]] {
+            rig.remove("target");
+            let summary = rig.copy(way, &device.0, "target", arguments).ends_with(0);
+            let target = rig.path("target");
+            assert_eq!(summary.number("source_bytes"), 3 * MIB + 512 + KIB, "{way:?} {arguments:?}");
+            assert_equal(&image, &target);
+            assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o600);
+            let made = fs::metadata(&target).unwrap().modified().unwrap();
+            assert!(made >= fs::metadata(&image).unwrap().modified().unwrap(), "it has the present time");
+
+            // Times are not compared: once equal, it is not touched, whatever its time.
+            let before = state(&target);
+            let again = rig.copy(way, &device.0, "target", arguments).ends_with(0);
+            assert!(!again.flag("changed"));
+            assert_eq!(state(&target), before);
+
+            fs::write(&target, bytes(&[Part::Data(1, MIB)])).unwrap();
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o644)).unwrap();
+            rig.copy(way, &device.0, "target", arguments).ends_with(0);
+            assert_equal(&image, &target);
+            assert_eq!(fs::metadata(&target).unwrap().mode() & 0o7777, 0o644);
+        }
+        let run = rig.copy(way, "target", &device.0, &[]);
+        run.ends_with(5);
+        run.tells("is a block device");
+    }
+}

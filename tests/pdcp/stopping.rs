@@ -1,0 +1,200 @@
+//! A copy that is cut midway, by a signal or by a death at either end: it says so, a target that is not finished never has
+//! the source's time, and the same command heals it.
+
+use crate::rig::{MIB, Part, Process, Rig, Run, Server, Valve, Way, assert_equal, mtime};
+use rustix::process::Signal;
+use std::fs;
+use std::path::Path;
+
+const SOURCE: [Part; 1] = [Part::Data(1, 12 * MIB)];
+const OLD: [Part; 2] = [Part::Data(1, 2 * MIB), Part::Data(2, 10 * MIB)];
+
+/// A copy that is held midway, after a part of it has come: onto nothing, and onto an old target.
+#[track_caller]
+fn check(way: Way, mut cut: impl FnMut(&mut Rig, Process) -> Run, code: i32) {
+    for basis in [None, Some(OLD)] {
+        let mut rig = Rig::in_memory();
+        let source = rig.make("source", &SOURCE);
+        if let Some(basis) = basis {
+            rig.make("target", &basis);
+        }
+        let valve = Valve::new(rig.server.port, 3_000_000);
+        let copy = rig.start_by(valve.port, way, "source", "target", &["--connections", "2"]);
+        valve.wait_until_held();
+        let run = cut(&mut rig, copy);
+        if code >= 0 {
+            run.ends_with(code);
+        } else {
+            assert_eq!(run.code, code, "{run}");
+        }
+        valve.open();
+        assert_looks_unfinished(&rig.path("target"), &source, basis.is_some());
+        rig.copy(way, "source", "target", &[]).ends_with(0);
+        assert_equal(&source, &rig.path("target"));
+        assert_eq!(mtime(&source), mtime(&rig.path("target")));
+        assert_eq!(fs::read_dir(rig.directory()).unwrap().count(), 2, "something was left behind");
+    }
+}
+
+#[track_caller]
+fn assert_looks_unfinished(target: &Path, source: &Path, existed: bool) {
+    assert_eq!(target.exists(), existed, "a new target has its name only when it is whole");
+    if existed {
+        assert_ne!(mtime(target), mtime(source), "an unfinished target looks finished");
+    }
+}
+
+fn signalled(signal: Signal) -> impl FnMut(&mut Rig, Process) -> Run {
+    move |_, copy| {
+        copy.signal(signal);
+        copy.wait()
+    }
+}
+
+#[test]
+fn an_interrupted_client_ends_with_130_or_143_and_the_same_command_heals() {
+    for way in Way::REMOTE {
+        check(way, signalled(Signal::INT), 130);
+        check(way, signalled(Signal::TERM), 143);
+    }
+}
+
+#[test]
+fn a_killed_client_leaves_what_the_same_command_heals() {
+    for way in Way::REMOTE {
+        check(way, signalled(Signal::KILL), -9);
+    }
+}
+
+#[test]
+fn a_killed_server_is_a_lost_connection() {
+    for way in Way::REMOTE {
+        let kill = |rig: &mut Rig, copy: Process| {
+            let next = Server::start(&["127.0.0.1:0"]);
+            let killed = std::mem::replace(&mut rig.server, next);
+            killed.process.signal(Signal::KILL);
+            assert_eq!(killed.process.wait().code, -9);
+            let run = copy.wait();
+            run.tells("connection lost");
+            run
+        };
+        check(way, kill, 10);
+    }
+}
+
+#[test]
+fn a_lost_session_is_dialled_again_and_goes_on() {
+    for way in Way::REMOTE {
+        let mut rig = Rig::in_memory();
+        let source = rig.make("source", &SOURCE);
+        rig.make("target", &OLD);
+        let valve = Valve::new(rig.server.port, 3_000_000);
+        let mut copy = rig.start_by(valve.port, way, "source", "target", &["--connections", "1"]);
+        valve.wait_until_held();
+        let killed = std::mem::replace(&mut rig.server, Server::start(&["127.0.0.1:0"]));
+        valve.lead_to(rig.server.port);
+        killed.process.signal(Signal::KILL);
+        copy.line_with("dialling again");
+        valve.open();
+        copy.wait().ends_with(0);
+        assert_equal(&source, &rig.path("target"));
+    }
+}
+
+#[test]
+fn a_server_that_is_stopped_ends_well_and_its_clients_are_told() {
+    for (way, signal) in [(Way::Push, Signal::TERM), (Way::Pull, Signal::INT)] {
+        let stop = |rig: &mut Rig, copy: Process| {
+            let next = Server::start(&["127.0.0.1:0"]);
+            let stopped = std::mem::replace(&mut rig.server, next);
+            stopped.process.signal(signal);
+            let run = copy.wait();
+            run.tells("the server is stopping");
+            let end = stopped.process.wait();
+            assert_eq!(end.code, 0, "{end}");
+            run
+        };
+        check(way, stop, 10);
+    }
+}
+
+#[test]
+fn a_server_that_is_stopped_finishes_what_takes_no_longer_than_its_grace() {
+    let mut rig = Rig::in_memory();
+    let source = rig.make("source", &SOURCE);
+    let valve = Valve::new(rig.server.port, 3_000_000);
+    let copy = rig.start_by(valve.port, Way::Push, "source", "target", &[]);
+    valve.wait_until_held();
+    let stopped = std::mem::replace(&mut rig.server, Server::start(&["127.0.0.1:0"]));
+    stopped.process.signal(Signal::TERM);
+    valve.open();
+    copy.wait().ends_with(0);
+    assert_equal(&source, &rig.path("target"));
+    assert_eq!(stopped.process.wait().code, 0);
+}
+
+#[test]
+fn an_idle_server_ends_with_0_when_it_is_asked_to() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let server = Server::start(&["127.0.0.1:0"]);
+        server.process.signal(signal);
+        let run = server.process.wait();
+        assert_eq!((run.code, &run.stdout[..]), (0, ""), "{run}");
+    }
+}
+
+#[test]
+fn an_interrupted_local_copy_ends_with_130_or_143_and_the_same_command_heals() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        for basis in [None, Some(OLD)] {
+            let rig = Rig::new();
+            // So long that it takes a while, and mostly a hole, so that it costs nothing.
+            let source = rig.make("source", &[Part::Data(1, MIB), Part::Hole(256 << 30)]);
+            if let Some(basis) = basis {
+                rig.make("target", &basis);
+            }
+            let mut copy = rig.start(Way::Local, "source", "target", &["-v"]);
+            copy.line_with("workers:");
+            copy.signal(signal);
+            let run = copy.wait();
+            run.ends_with(code);
+            let target = rig.path("target");
+            assert!(!target.exists() || mtime(&target) != mtime(&source), "{run}");
+            fs::File::options().write(true).open(&source).unwrap().set_len(3 * MIB).unwrap();
+            rig.copy(Way::Local, "source", "target", &[]).ends_with(0);
+            assert_equal(&source, &target);
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_wait_ends_as_well() {
+    // A server that accepts and says nothing: before Welcome.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let rig = Rig::in_memory();
+    rig.make("source", &SOURCE);
+    for way in Way::REMOTE {
+        let copy = rig.start_by(port, way, "source", "target", &[]);
+        let accepted = silent.accept().unwrap();
+        copy.signal(Signal::INT);
+        copy.wait().ends_with(130);
+        drop(accepted);
+    }
+}
+
+#[test]
+fn a_resumed_copy_does_not_move_what_has_arrived() {
+    for way in Way::REMOTE {
+        let rig = Rig::in_memory();
+        rig.make("source", &SOURCE);
+        // A connection has three stripes open, here of 2 MiB: what comes behind them comes when earlier ones are done.
+        let valve = Valve::new(rig.server.port, 9_000_000);
+        let copy = rig.start_by(valve.port, way, "source", "target", &["--connections", "1"]);
+        valve.wait_until_held();
+        copy.signal(Signal::INT);
+        copy.wait().ends_with(130);
+        let summary = rig.copy(way, "source", "target", &[]).ends_with(0);
+        assert!(summary.number("matched_bytes") >= 2 * MIB, "{:?}", summary.parts());
+    }
+}
