@@ -148,9 +148,7 @@ impl Copy {
                 TargetRequest { root: Root::Typed, path: &path, source_name: &name, source, dry_run, inplace, fsync };
             Target::open(&request)
         });
-        let opened = opened
-            .await
-            .map_err(|error: RootError| Failure::about(error.target_kind(), &subject, error.to_string()))?;
+        let opened = opened.await.map_err(|error: RootError| error.of_target(&subject))?;
         self.summary.target = opened.taken_path().to_vec();
         self.basis_bytes = opened.basis_bytes();
         self.target = Some(opened);
@@ -372,6 +370,7 @@ impl Copy {
             wire_received_bytes: Some(received_before.unwrap_or(0) + received + ending.wire_bytes.1),
             similarity: compared.then(|| similarity(counts.matched_bytes, source.bytes)),
             changed: ending.changed,
+            kept: ending.kept,
             digest: ending.digest,
             verified: ending.proven && ending.failure.is_none(),
             read_back: counts.read_back,
@@ -426,9 +425,7 @@ async fn told_to_stop(stop: &mut told::Receiver<Stop>) -> Failure {
 async fn open_source(path: &[u8]) -> Result<Source, Failure> {
     let subject = path.to_vec();
     let path = subject.clone();
-    blocking(move || Source::open(Root::Typed, &path))
-        .await
-        .map_err(|error| Failure::about(error.source_kind(), &subject, error.to_string()))
+    blocking(move || Source::open(Root::Typed, &path)).await.map_err(|error| error.of_source(&subject))
 }
 
 async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {

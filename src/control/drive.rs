@@ -62,6 +62,8 @@ pub(super) struct Ending {
     pub(super) counts: Committed,
     /// Whether anything about the target changed, as far as it is known.
     pub(super) changed: Option<bool>,
+    /// The name beside a missing target under which what was made of it is kept.
+    pub(super) kept: Option<String>,
     /// Given to and taken from this side's data sockets.
     pub(super) wire_bytes: (u64, u64),
 }
@@ -158,6 +160,7 @@ pub(super) async fn drive(mut session: Session<'_>, watch: &mut dyn FnMut(Progre
         connections,
         workers: copying.count(),
         peer: session.names.peer.clone(),
+        target: session.names.target.clone(),
         now_ms: 0,
     };
     let unmarked = session.target.as_ref().is_some_and(Target::is_new);
@@ -329,7 +332,7 @@ impl Drive<'_> {
     /// Something that may block is done; what the course is to be told.
     fn done(&mut self, done: Done) -> Event {
         let names = &self.session.names;
-        let target_failed = |error: &RootError| Failure::about(error.target_kind(), &names.target, error.to_string());
+        let target_failed = |error: &RootError| error.of_target(&names.target);
         match done {
             Done::Marked(target, result) => {
                 let event = result.map_or_else(|error| Event::Failed(target_failed(&error)), |()| Event::Marked);
@@ -345,7 +348,7 @@ impl Drive<'_> {
                             "changed while it was read; copy a snapshot of it, or try again when nobody writes to it";
                         Event::Failed(Failure::about(Kind::SourceChanged, &names.source, text))
                     }
-                    Err(error) => Event::Failed(Failure::about(error.source_kind(), &names.source, error.to_string())),
+                    Err(error) => Event::Failed(error.of_source(&names.source)),
                 }
             }
             Done::Settled(target, result, stripes) => {
@@ -397,10 +400,14 @@ impl Drive<'_> {
         }
         let result = self.ended.take().expect("it is over");
         let mut changed = self.course.outcome().map(|outcome| outcome.changed);
+        let mut kept = None;
         if let Some(target) = self.session.target.take() {
             let keep = self.course.worth_keeping();
             let left = tokio::task::spawn_blocking(move || target.abandon(keep)).await;
-            changed = left.ok().map(|left| left != Left::Untouched);
+            changed = left.as_ref().ok().map(|left| *left != Left::Untouched);
+            if let Ok(Left::Kept(name)) = left {
+                kept = Some(name);
+            }
         }
         let counts = self.course.outcome().unwrap_or_else(|| {
             let beat = if self.session.names.target_is_here { self.beat() } else { self.course.peer_beat() };
@@ -418,6 +425,7 @@ impl Drive<'_> {
             proven: self.course.proven(),
             counts,
             changed,
+            kept,
             wire_bytes: (self.count(Counter::WireSentBytes), self.count(Counter::WireReceivedBytes)),
         }
     }
@@ -453,7 +461,9 @@ fn translate(outcome: Outcome, names: &Names) -> Event {
         Outcome::ReadBack(stripe) => Event::ReadBack(stripe),
         Outcome::WantsToWrite => Event::WantsToWrite,
         Outcome::Lost { error, .. } => {
-            Event::Lost(error.map_or_else(|| "the other end closed it".into(), |error| error.to_string()))
+            // Broken pipe, reset by peer: what the kernel calls it depends on who spoke last.
+            let closed = error.is_none_or(|error| matches!(error.0, 32 | 104));
+            Event::Lost(error.filter(|_| !closed).map_or_else(|| "the other end closed it".into(), |e| e.to_string()))
         }
         Outcome::Failed(error) => Event::Failed(explain(error, names)),
         Outcome::Ended => Event::WorkerEnded,
@@ -461,21 +471,15 @@ fn translate(outcome: Outcome, names: &Names) -> Event {
 }
 
 fn explain(error: WorkerError, names: &Names) -> Failure {
-    let (kind, subject, text) = match error {
-        WorkerError::Source(errno) => {
-            let error = RootError::from(errno);
-            (error.source_kind(), &names.source, error.to_string())
-        }
-        WorkerError::SourceShrank => (Kind::SourceChanged, &names.source, error.to_string()),
-        WorkerError::Target(errno) => {
-            let error = RootError::from(errno);
-            (error.target_kind(), &names.target, error.to_string())
-        }
-        WorkerError::TargetShrank => (Kind::Target, &names.target, error.to_string()),
-        WorkerError::Protocol(_) => (Kind::Protocol, &names.peer, error.to_string()),
-        WorkerError::Unequal(_) => (Kind::Verification, &names.target, error.to_string()),
-        WorkerError::Busy => (Kind::Busy, &names.own, error.to_string()),
-        WorkerError::Panic | WorkerError::Backend(_) => (Kind::Other, &names.own, error.to_string()),
-    };
-    Failure::about(kind, subject, text)
+    let text = error.to_string();
+    match error {
+        WorkerError::Source(errno) => RootError::from(errno).of_source(&names.source),
+        WorkerError::SourceShrank => Failure::about(Kind::SourceChanged, &names.source, text),
+        WorkerError::Target(errno) => RootError::from(errno).of_target(&names.target),
+        WorkerError::TargetShrank => Failure::about(Kind::Target, &names.target, text),
+        WorkerError::Protocol(_) => Failure::about(Kind::Protocol, &names.peer, text),
+        WorkerError::Unequal(_) => Failure::about(Kind::Verification, &names.target, text),
+        WorkerError::Busy => Failure::about(Kind::Busy, &names.own, text),
+        WorkerError::Panic | WorkerError::Backend(_) => Failure::about(Kind::Other, &names.own, text),
+    }
 }

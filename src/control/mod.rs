@@ -173,6 +173,8 @@ pub struct Summary {
     pub similarity: Option<f64>,
     /// The target was changed (with `-n`: would be), its length or modification time included.
     pub changed: Option<bool>,
+    /// The target is still missing; what was made of it has this name beside it.
+    pub kept: Option<String>,
     /// The source's BLAKE3.
     pub digest: Option<Digest>,
     /// Both ends had the same digest.

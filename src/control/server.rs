@@ -79,12 +79,12 @@ async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<
                     tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
                 }
             },
-            Some(line) = lines.recv() => watch.detail(&line),
+            Some(line) = lines.recv() => watch.warn(&line),
             number = signals.next() => {
                 drop(listener);
                 server.finish(number, &stop, &mut signals).await;
                 while let Ok(line) = lines.try_recv() {
-                    watch.detail(&line);
+                    watch.warn(&line);
                 }
                 return Ok(());
             }
@@ -268,9 +268,15 @@ impl Server {
                 // Said twice is not harmful: the peer takes the first.
                 link.send(&Message::Failed(failure.clone().into()));
             }
-            let how = result.map_or_else(|failure| failure.to_string(), |bytes| format!("ok, {bytes} bytes changed"));
-            let (what, path) = (if hello.source.is_some() { "push to" } else { "pull of" }, printable(&hello.path));
-            let line = format!("{peer} {what} {path}: {how}, {:.3} s", began.elapsed().as_secs_f64());
+            let how = match result {
+                Ok(bytes) => format!("ok, {bytes} bytes changed"),
+                Err(failure) if failure.subject == name => printable(failure.text.as_bytes()),
+                Err(failure) => failure.to_string(),
+            };
+            let what = if hello.source.is_some() { "push to" } else { "pull of" };
+            let dry = if hello.options.dry_run { " (dry run)" } else { "" };
+            let (who, path) = (printable(&name), printable(&hello.path));
+            let line = format!("{who} {what} {path}{dry}: {how}, {:.3} s", began.elapsed().as_secs_f64());
             _ = self.log.try_send(line); // full: a log line is not worth waiting for
         }
         link.close(GOODBYE_MS).await;
@@ -413,7 +419,7 @@ async fn open(hello: &Hello) -> Result<Opened, Failure> {
             let source = Source::open(Root::System, path);
             return source
                 .map(|source| Opened { source: Some(source), target: None })
-                .map_err(|error| Failure::about(error.source_kind(), path, error.to_string()));
+                .map_err(|error| error.of_source(path));
         }
         let request = TargetRequest {
             root: Root::System,
@@ -426,7 +432,7 @@ async fn open(hello: &Hello) -> Result<Opened, Failure> {
         };
         Target::open(&request)
             .map(|target| Opened { source: None, target: Some(target) })
-            .map_err(|error| Failure::about(error.target_kind(), path, error.to_string()))
+            .map_err(|error| error.of_target(path))
     });
     opened.await.unwrap_or_else(|_| Err(Failure::new(Kind::Other, "an internal error; please report it")))
 }

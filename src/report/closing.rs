@@ -31,6 +31,13 @@ pub(super) fn troubles(summary: &Summary) -> Vec<String> {
     let writes = summary.direction.is_some() && summary.dry_run != Some(true) && first.kind != Kind::Usage;
     match summary.changed {
         _ if !writes => {}
+        Some(true) if summary.kept.is_some() => {
+            let name = summary.kept.as_deref().unwrap_or_default();
+            lines.push(format!(
+                "{target} is kept as {name} beside it{}; the same command goes on from there",
+                done(summary)
+            ));
+        }
         Some(true) => {
             lines.push(format!("{target} is unfinished{}; the same command goes on from there", done(summary)))
         }

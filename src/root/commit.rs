@@ -107,8 +107,8 @@ impl Work {
         }
         // Different also for whoever compares whole seconds.
         let mark = Timestamp::whole(i64::from(source_mtime.seconds() == 0));
-        self.mark = Some(mark);
         self.set_mtime(Some(mark))?;
+        self.mark = Some(mark);
         self.synced(|file| fsync(file))
     }
 

@@ -3,7 +3,7 @@
 //! The text is one sentence that says what to do. The path is not in it: the caller knows it as its user typed it.
 
 use crate::completion::Errno;
-use crate::failure::Kind;
+use crate::failure::{Failure, Kind};
 use std::fmt;
 
 /// Why a source or a target cannot be used.
@@ -58,6 +58,26 @@ pub enum RootError {
 }
 
 impl RootError {
+    /// As its user is told it, about the source of this name.
+    pub fn of_source(&self, path: &[u8]) -> Failure {
+        let text = match self {
+            Self::NotPermitted => "permission denied: this user may not read it".into(),
+            _ => self.to_string(),
+        };
+        Failure::about(self.source_kind(), path, text)
+    }
+
+    /// As its user is told it, about the target of this name.
+    pub fn of_target(&self, path: &[u8]) -> Failure {
+        let text = match self {
+            Self::NotPermitted => {
+                "permission denied: this user may not read and write it, or may not make files in its directory".into()
+            }
+            _ => self.to_string(),
+        };
+        Failure::about(self.target_kind(), path, text)
+    }
+
     /// The kind of failure if this is about a source.
     pub fn source_kind(&self) -> Kind {
         match self {
@@ -105,9 +125,7 @@ impl fmt::Display for RootError {
             Self::Busy => "is in use by another process; try again when that is done",
             Self::Appeared => "somebody else made this file meanwhile; both are kept, try again to update it",
             Self::Replaced => "somebody else replaced or removed this file meanwhile; try again",
-            Self::NotPermitted => {
-                "permission denied; this user may not read it, or not write the target or its directory"
-            }
+            Self::NotPermitted => "permission denied for this user",
             Self::NotOwner => "only the owner of a file may set its modification time; run as its owner",
             Self::ReadOnly => "the file system is read-only",
             Self::NoSpace => "no space left on the disk; make room and try again",

@@ -129,6 +129,8 @@ pub struct Start {
     pub workers: u32,
     /// Who the peer is, for people.
     pub peer: Vec<u8>,
+    /// What the target is called on this side.
+    pub target: Vec<u8>,
     /// When.
     pub now_ms: u64,
 }
@@ -445,7 +447,7 @@ impl Course {
         let root = self.fold();
         if root != theirs {
             let text = "the two ends do not agree on the file's digest; the target is unfinished, try again";
-            return self.fail(Failure::new(Kind::Verification, text));
+            return self.fail(Failure::about(Kind::Verification, &self.start.target.clone(), text));
         }
         self.root = Some(root);
         self.proven = true;

@@ -225,6 +225,7 @@ fn set_up(scenario: &Scenario, world: &Rc<RefCell<World>>) -> (Vec<Side>, Vec<Wo
             connections: u32::try_from(connections).unwrap(),
             workers: u32::try_from(mailboxes.len()).unwrap(),
             peer: b"peer".to_vec(),
+            target: b"target".to_vec(),
             now_ms: 0,
         };
         let (said, course) = (VecDeque::new(), Course::new(start, false));
