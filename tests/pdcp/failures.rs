@@ -191,7 +191,7 @@ fn what_is_no_pdcp_is_turned_away_and_the_server_lives() {
     ] {
         let mut socket = std::net::TcpStream::connect(("127.0.0.1", rig.server.port)).unwrap();
         socket.write_all(said).unwrap();
-        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        _ = socket.shutdown(std::net::Shutdown::Write); // it may have been cut off already
         _ = socket.read_to_end(&mut Vec::new());
     }
     rig.copy(Way::Push, "source", "target", &[]).ends_with(0);

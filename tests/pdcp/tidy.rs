@@ -53,6 +53,8 @@ const LINES_MAX: usize = 800;
 /// Lines of a file's first comment. The map of the house, `lib.rs`, takes what it needs.
 const INTRODUCTION_LINES_MAX: usize = 12;
 
+/// What is larger was not written by hand: a disk image that somebody tries the program on.
+const BYTES_MAX: u64 = 1 << 20;
 /// Directories that are made, not written.
 const MADE: &[&str] = &[".git", "target", "artifacts", "corpus"];
 /// How paths of the machines begin that this was written on. In two parts, so as not to find themselves.
@@ -104,7 +106,7 @@ fn list(directory: &Path, paths: &mut Vec<std::path::PathBuf>) {
         let kind = entry.file_type().unwrap();
         if kind.is_dir() && !MADE.contains(&entry.file_name().to_string_lossy().as_ref()) {
             list(&entry.path(), paths);
-        } else if kind.is_file() {
+        } else if kind.is_file() && entry.metadata().unwrap().len() <= BYTES_MAX {
             paths.push(entry.path());
         }
     }
