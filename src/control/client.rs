@@ -209,8 +209,7 @@ impl Copy {
         };
         let ending =
             self.drive(watch, stopped, &crew, agreed.terms, metadata, source, sockets, Some(&mut link), names).await;
-        let bytes = link.bytes();
-        link.close(GOODBYE_MS).await;
+        let bytes = link.close(GOODBYE_MS).await;
         let (sent, received) = dial::JOIN_BYTES;
         self.conclude(ending, metadata, bytes.sent + joined * sent, bytes.received + joined * received)
     }
