@@ -260,7 +260,8 @@ impl Drive<'_> {
         };
         Progress {
             source_bytes: self.session.terms.layout.file_bytes(),
-            done_bytes: beat.matched_bytes + beat.changed_bytes + beat.hole_bytes,
+            // They may be a peer's numbers: any.
+            done_bytes: beat.matched_bytes.saturating_add(beat.changed_bytes).saturating_add(beat.hole_bytes),
             matched_bytes: beat.matched_bytes,
         }
     }

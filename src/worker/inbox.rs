@@ -94,6 +94,8 @@ pub struct SessionShared {
     /// Stripes nobody has taken yet; of use at the target only.
     pub cursor: Cursor,
     may_write: AtomicBool,
+    /// Some stripe was, or will be, begun for the second time: there may be bytes in it that nobody wants.
+    retries: AtomicBool,
     outcomes: Sender<Outcome>,
     bell: Waker,
 }
@@ -106,6 +108,7 @@ impl SessionShared {
             counters: Counters::default(),
             cursor: Cursor::new(stripes),
             may_write: AtomicBool::new(false),
+            retries: AtomicBool::new(false),
             outcomes,
             bell,
         };
@@ -120,6 +123,15 @@ impl SessionShared {
 
     pub(super) fn may_write(&self) -> bool {
         self.may_write.load(Ordering::Acquire)
+    }
+
+    /// To be called before the stripe is asked for again: whoever gets it then knows.
+    pub(super) fn note_retry(&self) {
+        self.retries.store(true, Ordering::Release);
+    }
+
+    pub(super) fn retries(&self) -> bool {
+        self.retries.load(Ordering::Acquire)
     }
 
     /// Tells control. Comes back when the queue is full.

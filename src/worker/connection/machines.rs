@@ -80,7 +80,10 @@ impl<C: Completions> Connection<C> {
                 counters.add(Counter::ChangedBlocks, finished.changed_blocks);
                 guest.tell(Outcome::Stripe(finished));
             }
-            TargetAction::Again(_) => guest.shared.counters.add(Counter::AgainStripes, 1),
+            TargetAction::Again(_) => {
+                guest.shared.note_retry();
+                guest.shared.counters.add(Counter::AgainStripes, 1);
+            }
             TargetAction::Unequal(stripe) => return Err(WorkerError::Unequal(stripe)),
         }
         Ok(true)

@@ -184,6 +184,7 @@ impl<C: Completions> Connection<C> {
             backend.release(line.socket);
         }
         if let Some(target) = self.target.take() {
+            guest.shared.note_retry();
             target.0.stripes().for_each(|stripe| guest.shared.cursor.give_back(stripe));
         }
         if let Some(error) = self.lost.take() {
@@ -488,7 +489,8 @@ impl<C: Completions> Connection<C> {
                 }
                 Write::Hole(run) => {
                     let (offset, bytes) = (offset_of(guest, run), guest.terms.layout.run_bytes(run));
-                    if offset < basis_bytes {
+                    // Beyond the basis there is nothing yet, unless an attempt before this one has written there.
+                    if offset < basis_bytes || guest.shared.retries() {
                         cx.backend.punch(id, offset, bytes).map_err(WorkerError::Target)?;
                     }
                     self.written(run)?;
