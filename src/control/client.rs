@@ -3,6 +3,7 @@
 use super::crew::{Crew, Plan};
 use super::drive::{Ending, Session, drive};
 use super::link::{self, Link, before_welcome};
+use super::signals::Signals;
 use super::{CopyConfig, Direction, Names, Place, Progress, Remote, Summary, Watch, dial, files};
 use crate::entry::Metadata;
 use crate::failure::{Failure, Kind};
@@ -15,7 +16,6 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch as told;
 
 /// Makes one copy. Never fails itself: what went wrong is in the summary.
@@ -70,7 +70,9 @@ impl Copy {
 
     async fn run(&mut self, watch: &mut dyn Watch) -> Result<(), Failure> {
         let (stop, stopped) = told::channel(None);
-        link::spawn(heed_signals(stop));
+        // Taken here and not by the task, which runs when it is its turn.
+        let signals = Signals::new().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
+        link::spawn(heed(signals, stop));
         let mut result = self.attempt(watch, stopped.clone()).await;
         // A session that was lost is dialled again, and goes on: what is there already is the next one's basis.
         for pause_ms in REDIAL_PAUSES_MS {
@@ -390,27 +392,15 @@ fn similarity(matched_bytes: u64, source_bytes: u64) -> f64 {
 pub(super) type Stop = Option<(Failure, i32)>;
 
 /// The first signal stops the copy and leaves it resumable, the second ends the program at once.
-async fn heed_signals(stop: told::Sender<Stop>) {
-    let (Ok(mut interrupt), Ok(mut terminate), Ok(_too_large)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-        signal(SignalKind::from_raw(SIGXFSZ)), // taken, so that a file that grows too large is an error and not our end
-    ) else {
-        return;
-    };
+async fn heed(mut signals: Signals, stop: told::Sender<Stop>) {
     loop {
-        let number = tokio::select! {
-            _ = interrupt.recv() => 2,
-            _ = terminate.recv() => 15,
-        };
+        let number = signals.next().await;
         if stop.borrow().is_some() {
             std::process::exit(128 + number);
         }
         _ = stop.send(Some((Failure::new(Kind::Interrupted, "interrupted"), number)));
     }
 }
-
-const SIGXFSZ: i32 = 25;
 
 async fn told_to_stop(stop: &mut told::Receiver<Stop>) -> Failure {
     loop {

@@ -10,6 +10,7 @@ mod drive;
 mod files;
 mod link;
 pub mod server;
+mod signals;
 
 use crate::completion::DirectPolicy;
 use crate::digest::Digest;

@@ -7,6 +7,7 @@ use super::client::Stop;
 use super::crew::{Crew, Plan, random};
 use super::drive::{Session, drive};
 use super::link::{self, Caller, DataSocket, Link, identify};
+use super::signals::Signals;
 use super::{Names, Progress, ServeConfig, Summary, Watch, files};
 use crate::completion::DirectPolicy;
 use crate::failure::{Failure, Kind, printable};
@@ -24,7 +25,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch as told};
 
 /// Serves until it is asked to stop. What went wrong is in the summary; being asked to stop is not wrong.
@@ -128,30 +128,6 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Connections that wait to be accepted: a client's 128 data connections come at once.
 const BACKLOG: i32 = 1024;
-
-/// Ctrl-C and SIGTERM; and SIGXFSZ, taken so that a file that grows too large is an error and not our end.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    _too_large: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            _too_large: signal(SignalKind::from_raw(25))?,
-        })
-    }
-
-    async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.interrupt.recv() => 2,
-            _ = self.terminate.recv() => 15,
-        }
-    }
-}
 
 /// What all sessions share.
 #[derive(Debug)]
