@@ -13,7 +13,7 @@ use crate::completion::{Completion, Completions, Errno, Mode, Operation, Part, P
 use crate::counters::Counter;
 use crate::digest::{Digest, Signature, hash_blocks, hash_hole, sign_blocks, sign_hole};
 use crate::extent::Run;
-use crate::limits::DRIBBLE_MS;
+use crate::limits::{DIRECT_ALIGNMENT, DRIBBLE_MS};
 use crate::session::readback::{Action as ReadBackAction, ReadBack};
 use crate::session::source::{Action as SourceAction, Event as SourceEvent, Source};
 use crate::session::target::{Action as TargetAction, Event as TargetEvent, Target};
@@ -227,7 +227,7 @@ impl<C: Completions> Connection<C> {
         match done.operation {
             Operation::Read { file, offset, buffer, from, until } => {
                 let Some((mut buffer, until)) =
-                    self.read_more(what, about, done.result, (file, offset, buffer, from, until), cx)?
+                    self.read_more(what, about, done.result, (file, offset, buffer, from, until), guest, cx)?
                 else {
                     return Ok(());
                 };
@@ -242,17 +242,17 @@ impl<C: Completions> Connection<C> {
             }
             Operation::Write { file, offset, part } => {
                 let written = done.result.map_err(WorkerError::Target)?;
-                if written == 0 {
+                let all = part.until - part.from;
+                let more = if written == all { None } else { goes_on_behind(&guest.target, written) };
+                if written < all && more.is_none() {
                     return Err(WorkerError::Target(Errno(28))); // a write that writes nothing: treated as a full disk
                 }
                 if self.draining {
                     return Ok(());
                 }
-                let all = part.until - part.from;
-                if written < all {
-                    let written = written - written % 4096;
-                    let part = Part { from: part.from + written, ..part };
-                    let operation = Operation::Write { file, offset: offset + u64::from(written), part };
+                if let Some(more) = more {
+                    let part = Part { from: part.from + more, ..part };
+                    let operation = Operation::Write { file, offset: offset + u64::from(more), part };
                     self.flight.push(cx.backend, What::Write, about, operation);
                     return Ok(());
                 }
@@ -289,6 +289,7 @@ impl<C: Completions> Connection<C> {
         about: u64,
         result: Result<u32, Errno>,
         (file, offset, buffer, from, until): (crate::completion::FileId, u64, C::Buffer, u32, u32),
+        guest: &Guest<C>,
         cx: &mut Context<'_, C>,
     ) -> Result<Option<(C::Buffer, u32)>, WorkerError> {
         if self.draining {
@@ -300,11 +301,10 @@ impl<C: Completions> Connection<C> {
         if read == until - from {
             return Ok(Some((buffer, until)));
         }
-        if read == 0 {
+        let Some(more) = goes_on_behind(if source { &guest.source } else { &guest.target }, read) else {
             return Err(if source { WorkerError::SourceShrank } else { WorkerError::TargetShrank });
-        }
-        // Aligned, as a direct read has to be; some bytes are read again.
-        let got = (from + read) & !4095;
+        };
+        let got = from + more;
         let offset = offset + u64::from(got) - u64::from(from);
         self.flight.push(cx.backend, what, about, Operation::Read { file, offset, buffer, from: got, until });
         Ok(None)
@@ -684,6 +684,14 @@ impl<M> Guarded<M> {
     fn call<'a, R>(&'a mut self, call: impl FnOnce(&'a mut M) -> R) -> Result<R, WorkerError> {
         catch_unwind(AssertUnwindSafe(|| call(&mut self.0))).map_err(|_| WorkerError::Panic)
     }
+}
+
+/// Where a read or write goes on that was short after `moved` bytes: past the page cache at a multiple of 4096, so that
+/// some bytes may move again. `None`: it would move the same again, for ever.
+fn goes_on_behind(file: &Option<OpenFile>, moved: u32) -> Option<u32> {
+    let direct = file.as_ref().is_some_and(|file| file.mode == Mode::Direct);
+    let behind = if direct { moved - moved % DIRECT_ALIGNMENT } else { moved };
+    (behind > 0).then_some(behind)
 }
 
 /// The run of blocks that begins at block `first` and has `bytes`.
