@@ -52,6 +52,17 @@ pub(super) enum LinkError {
     Silent,
 }
 
+impl LinkError {
+    /// What it means for a session that has not begun.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Closed | Self::Broken(_) => Kind::ConnectionLost,
+            Self::Decode(_) => Kind::Protocol,
+            Self::Silent => Kind::NoProgress,
+        }
+    }
+}
+
 impl std::fmt::Display for LinkError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -257,7 +257,8 @@ impl Server {
         self.running.set(self.running.get() + 1);
         let began = Instant::now();
         let name = peer_name(peer);
-        if let Ok(Message::Hello(hello)) = link.receive_within(HELLO_MS).await {
+        let said = link.receive_within(HELLO_MS).await;
+        if let Ok(Message::Hello(hello)) = said {
             let result = self.session(&mut link, &hello, &name).await;
             if let Err(failure) = &result {
                 // Said twice is not harmful: the peer takes the first.
@@ -267,6 +268,12 @@ impl Server {
             let (what, path) = (if hello.source.is_some() { "push to" } else { "pull of" }, printable(&hello.path));
             let line = format!("{peer} {what} {path}: {how}, {:.3} s", began.elapsed().as_secs_f64());
             _ = self.log.try_send(line); // full: a log line is not worth waiting for
+        } else {
+            let failure = said.map_or_else(
+                |error| Failure::new(error.kind(), error.to_string()),
+                |_| Failure::new(Kind::Protocol, "a Hello was expected"),
+            );
+            link.send(&Message::Failed(failure.into()));
         }
         link.close(GOODBYE_MS).await;
         self.running.set(self.running.get() - 1);
@@ -358,7 +365,7 @@ impl Server {
             Ok(Message::Begin(begin)) => begin,
             Ok(Message::Failed(failure)) => return Err(Failure::from(failure)),
             Ok(_) => return Err(Failure::new(Kind::Protocol, "a Begin was expected")),
-            Err(error) => return Err(Failure::new(Kind::ConnectionLost, error.to_string())),
+            Err(error) => return Err(Failure::new(error.kind(), error.to_string())),
         };
         let admitted = self.admitted(&welcome, &begin.joined);
         let sockets = tokio::time::timeout(Duration::from_millis(HELLO_MS), admitted).await;
