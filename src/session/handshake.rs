@@ -81,11 +81,15 @@ pub fn agree(hello: &Hello, welcome: &Welcome) -> Result<Agreed, ProtocolError> 
     let layout = layout.ok_or(ProtocolError::Value("length of file or stripe"))?;
     let connections = welcome.connections;
     let enough = connections >= 1 || layout.stripes() == 0;
-    if !enough || connections > CONNECTIONS_MAX || u64::from(connections) > layout.stripes() {
+    let asked = if hello.connections == 0 { CONNECTIONS_MAX } else { hello.connections };
+    if !enough || connections > asked.min(CONNECTIONS_MAX) || u64::from(connections) > layout.stripes() {
         return Err(ProtocolError::Value("number of connections"));
     }
     if !(1..=WORKERS_MAX).contains(&welcome.workers) || welcome.cores.len() > WORKERS_MAX as usize {
         return Err(ProtocolError::Value("number of workers"));
+    }
+    if welcome.stripe_bytes > Deal::stripe_bytes_max(connections, hello.workers, welcome.workers) {
+        return Err(ProtocolError::Value("length of file or stripe"));
     }
     if hello.source.is_some_and(|source| source != welcome.source) {
         return Err(ProtocolError::Value("source"));
