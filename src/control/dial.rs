@@ -68,10 +68,12 @@ fn join_one(address: SocketAddr, join: Join) -> io::Result<OwnedFd> {
         // Of all of it, not of each byte.
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         socket.set_read_timeout(Some(left))?;
-        match socket.read(&mut answer[got..])? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+        match socket.read(&mut answer[got..]) {
             _ if Instant::now() >= deadline => return Err(io::ErrorKind::TimedOut.into()),
-            read => got += read,
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => got += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     decode_preamble(&answer[..PREAMBLE_LEN]).map_err(io::Error::other)?;
