@@ -209,8 +209,7 @@ impl Copy {
         };
         let ending =
             self.drive(watch, stopped, &crew, agreed.terms, metadata, source, sockets, Some(&mut link), names).await;
-        let bytes = link.bytes();
-        link.close(GOODBYE_MS).await;
+        let bytes = link.close(GOODBYE_MS).await;
         let (sent, received) = dial::JOIN_BYTES;
         self.conclude(ending, metadata, bytes.sent + joined * sent, bytes.received + joined * received)
     }
@@ -357,7 +356,9 @@ impl Copy {
     /// Puts into the summary how it ended.
     fn conclude(&mut self, ending: Ending, source: Metadata, sent: u64, received: u64) -> Result<(), Failure> {
         let counts = ending.counts;
-        self.lost = !ending.told && ending.failure.as_ref().is_some_and(|failure| failure.kind == Kind::ConnectionLost);
+        // Seen here or told by the peer: where both ends lose it, it is chance who speaks first. A server that was stopped
+        // may be back in a moment as well.
+        self.lost = ending.failure.as_ref().is_some_and(|failure| failure.kind == Kind::ConnectionLost);
         let (sent_before, received_before) = (self.summary.wire_sent_bytes, self.summary.wire_received_bytes);
         let compared = self.basis_bytes.is_some() && !self.config.whole_file;
         self.summary = Summary {

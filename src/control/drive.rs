@@ -54,8 +54,6 @@ pub(super) struct Session<'a> {
 #[derive(Debug)]
 pub(super) struct Ending {
     pub(super) failure: Option<Failure>,
-    /// The failure is what the peer said, not what was seen here.
-    pub(super) told: bool,
     pub(super) digest: Option<Digest>,
     pub(super) proven: bool,
     /// What the target counted in the end, or, after a failure, as far as it is known.
@@ -421,7 +419,6 @@ impl Drive<'_> {
         });
         Ending {
             failure: result.err(),
-            told: self.course.told(),
             digest: self.course.digest(),
             proven: self.course.proven(),
             counts,

@@ -78,7 +78,7 @@ impl std::fmt::Display for LinkError {
     }
 }
 
-/// What went over a link.
+/// What was given to and taken from a link's socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LinkBytes {
     pub(super) sent: u64,
@@ -131,11 +131,6 @@ impl Link {
         _ = self.outbox.try_send(Bytes::copy_from_slice(&greeting));
     }
 
-    /// Bytes given to and taken from the socket so far.
-    pub(super) fn bytes(&self) -> LinkBytes {
-        self.bytes.get()
-    }
-
     /// Sends a message, in its turn. A peer that reads so slowly that messages pile up is cut off.
     pub(super) fn send(&self, message: &Message) {
         if self.outbox.try_send(frame_message(message)).is_err() {
@@ -153,9 +148,9 @@ impl Link {
         tokio::time::timeout(Duration::from_millis(ms), self.receive()).await.unwrap_or(Err(LinkError::Silent))
     }
 
-    /// Ends it: what was sent goes out, and the peer has `ms` to read it and to close its end.
-    pub(super) async fn close(self, ms: u64) {
-        let Self { mut inbox, outbox, written, socket, .. } = self;
+    /// Ends it: what was sent goes out, and the peer has `ms` to read it and to close its end. What went over it in all.
+    pub(super) async fn close(self, ms: u64) -> LinkBytes {
+        let Self { mut inbox, outbox, written, socket, bytes, .. } = self;
         drop(outbox); // the writer ends this direction when it has written everything
         let both_close = async {
             _ = written.await;
@@ -163,6 +158,7 @@ impl Link {
         };
         _ = tokio::time::timeout(Duration::from_millis(ms), both_close).await;
         _ = socket.shutdown(Shutdown::Both);
+        bytes.get()
     }
 
     /// Ends it at once.

@@ -157,8 +157,6 @@ pub struct Course {
     lost_ms: Option<u64>,
     last_loss: String,
     failure: Option<Failure>,
-    /// The failure is the peer's word.
-    told: bool,
     peer_beat: Beat,
     own_progress: u64,
     /// Ticks during which something of ours was worked on: that is progress too.
@@ -189,7 +187,6 @@ impl Course {
             lost_ms: None,
             last_loss: String::new(),
             failure: None,
-            told: false,
             peer_beat: Beat::default(),
             own_progress: 0,
             busy_ticks: 0,
@@ -220,11 +217,6 @@ impl Course {
     /// Both ends had the same digest.
     pub fn proven(&self) -> bool {
         self.proven && !self.start.dry_run
-    }
-
-    /// The failure is what the peer said, not what was seen here.
-    pub fn told(&self) -> bool {
-        self.told
     }
 
     /// Some stripe of the target is proven, so that it is worth keeping.
@@ -316,7 +308,6 @@ impl Course {
     fn message(&mut self, message: Message) {
         match (message, self.state) {
             (Message::Failed(failure), _) => {
-                self.told |= self.failure.is_none();
                 self.fail_as(Failure::from(failure).from_peer(&self.start.peer), false);
             }
             (_, State::Failing) => {}

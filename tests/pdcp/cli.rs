@@ -55,6 +55,7 @@ fn nonsense_is_2_for_people_and_for_programs() {
     check(&["--connections", "129", "one", "two"], "128");
     check(&["--direct", "sometimes", "one", "two"], "always");
     check(&["--cpus", "none", "one", "two"], "0-3,8");
+    check(&["--cpus", "1023", "one", "two"], "names no core");
     check(&["--serve", "nonsense"], "[IPV6]:PORT");
     check(&["--serve", ":70000"], "[IPV6]:PORT");
     check(&["--serve", "localhost:0"], "[IPV6]:PORT");
@@ -109,6 +110,7 @@ fn less_and_more_are_said_when_asked_for() {
         loud.tells(told);
     }
     check(&["-v", "-b", "2M"]).tells("block size 2000000 is taken as 1024 KiB");
+    check(&["-v", "--no-pin"]).tells("not pinned");
 }
 
 #[test]

@@ -85,18 +85,94 @@ fn a_target_that_somebody_holds_is_43() {
 
 #[test]
 fn a_target_that_another_copy_is_at_is_43_and_ends_right() {
-    let rig = Rig::in_memory();
-    let source = rig.make("source", &SOURCE);
-    for target in ["new", "existing"] {
-        rig.make("existing", &OLD);
-        let valve = Valve::new(rig.server.port, 100_000);
-        let first = rig.start_by(valve.port, Way::Push, "source", target, &[]);
-        valve.wait_until_held();
-        rig.copy(Way::Push, "source", target, &[]).ends_with(43);
-        rig.copy(Way::Local, "source", target, &[]).ends_with(43);
+    std::thread::scope(|scope| {
+        for target in ["new", "existing"] {
+            for second in [Way::Push, Way::Local] {
+                scope.spawn(move || {
+                    let rig = Rig::in_memory();
+                    let source = rig.make("source", &SOURCE);
+                    rig.make("existing", &OLD);
+                    let valve = Valve::new(rig.server.port, 100_000);
+                    let first = rig.start_by(valve.port, Way::Push, "source", target, &[]);
+                    valve.wait_until_held();
+                    rig.copy(second, "source", target, &[]).ends_with(43);
+                    valve.open();
+                    first.wait().ends_with(0);
+                    assert_equal(&source, &rig.path(target));
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn a_target_whose_name_leads_elsewhere_at_the_end_is_43_and_nothing_is_lost() {
+    for way in Way::REMOTE {
+        let rig = Rig::in_memory();
+        let source = rig.make("source", &SOURCE);
+        let other = rig.make("other", &[Part::Data(7, KIB)]);
+        let held = |target: &str| {
+            let valve = Valve::new(rig.server.port, 100_000);
+            let copy = rig.start_by(valve.port, way, "source", target, &[]);
+            valve.wait_until_held();
+            (valve, copy)
+        };
+        let (valve, copy) = held("target");
+        fs::copy(&other, rig.path("target")).unwrap();
         valve.open();
-        first.wait().ends_with(0);
-        assert_equal(&source, &rig.path(target));
+        let run = copy.wait();
+        run.ends_with(43);
+        run.tells("both are kept");
+        assert_equal(&other, &rig.path("target"));
+
+        rig.copy(way, "source", "target", &[]).ends_with(0);
+        rig.make("target", &OLD);
+        let (valve, copy) = held("target");
+        fs::rename(&other, rig.path("target")).unwrap();
+        valve.open();
+        copy.wait().ends_with(43);
+        assert_eq!(fs::read(rig.path("target")).unwrap(), bytes(&[Part::Data(7, KIB)]));
+
+        rig.copy(way, "source", "target", &[]).ends_with(0);
+        assert_equal(&source, &rig.path("target"));
+    }
+}
+
+#[test]
+fn a_server_that_is_full_is_43_and_takes_the_next_when_somebody_has_left() {
+    let mut rig = Rig::in_memory();
+    rig.server = Server::start(&["127.0.0.1:0", "-c", "1"]);
+    rig.make("source", &[Part::Data(1, MIB)]);
+    let valve = Valve::new(rig.server.port, 100_000);
+    let arguments = ["-c", "1", "--connections", "1"];
+    let clients: Vec<Process> = (0..pdcp::limits::SESSIONS_MAX)
+        .map(|number| {
+            let client = rig.start_by(valve.port, Way::Push, "source", format!("target {number}"), &arguments);
+            valve.wait_until_held();
+            client
+        })
+        .collect();
+    let run = rig.copy(Way::Push, "source", "one more", &arguments);
+    run.ends_with(43);
+    valve.open();
+    for client in clients {
+        client.wait().ends_with(0);
+    }
+    rig.copy(Way::Push, "source", "one more", &arguments).ends_with(0);
+}
+
+#[test]
+fn a_temporary_that_is_not_ours_is_refused_and_left() {
+    let rig = Rig::in_memory();
+    rig.make("source", &SOURCE);
+    let victim = rig.make("victim", &OLD);
+    let temporary = format!(".pdcp-{:.16}", blake3::hash(b"target").to_hex());
+    std::os::unix::fs::symlink(&victim, rig.path(&temporary)).unwrap();
+    for way in Way::ALL {
+        let run = rig.copy(way, "source", "target", &[]);
+        run.ends_with(5);
+        run.tells(&temporary);
+        assert_eq!(fs::read(&victim).unwrap(), bytes(&OLD));
     }
 }
 
@@ -203,9 +279,14 @@ type Change = fn(&Path);
 
 #[test]
 fn a_source_that_changes_while_it_is_read_is_24_at_either_end() {
-    let changes: [(&str, Change); 3] = [
+    let changes: [(&str, Change); 4] = [
         ("append", |path| File::options().append(true).open(path).unwrap().write_all(b"more").unwrap()),
         ("rewrite", |path| File::options().write(true).open(path).unwrap().write_all(b"other").unwrap()),
+        ("replace", |path| {
+            let next = path.with_extension("next");
+            fs::write(&next, b"another file").unwrap();
+            fs::rename(next, path).unwrap();
+        }),
         ("shorten", |path| File::options().write(true).open(path).unwrap().set_len(5 * MIB).unwrap()),
     ];
     let rig = Rig::in_memory();

@@ -4,7 +4,7 @@
 use crate::rig::Part::{Data, Hole, Zeros};
 use crate::rig::{KIB, MIB, Part, Rig, Way, assert_equal, digest};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 fn allocated_bytes(path: &Path) -> u64 {
@@ -115,6 +115,23 @@ fn zeros_that_are_data_stay_data_and_what_is_equal_stays_as_it_is() {
         check(&[Hole(MIB)], Some(&[Zeros(MIB)]), [MIB, 0, 0], MIB, MIB);
         check(&[Zeros(MIB)], Some(&[Hole(MIB)]), [MIB, 0, 0], 0, 0);
         check(&[Zeros(MIB)], Some(&[Data(1, MIB)]), [0, MIB, 0], MIB, MIB);
+    }
+}
+
+#[test]
+fn a_file_beyond_4_and_10_gib_is_copied() {
+    let rig = Rig::in_memory();
+    for (way, bytes) in [(Way::Push, 10 << 30), (Way::Pull, 4 << 30), (Way::Local, 4 << 30)] {
+        rig.make("source", &[Data(1, MIB), Hole(bytes), Data(2, MIB + 1)]);
+        rig.make("target", &[Data(1, MIB), Data(3, MIB)]);
+        let summary = rig.copy(way, "source", "target", &[]).ends_with(0);
+        assert_eq!(summary.parts(), [MIB, MIB + 1, bytes]);
+        assert_eq!(summary.number("source_bytes"), 2 * MIB + 1 + bytes);
+        let target = fs::File::open(rig.path("target")).unwrap();
+        let mut end = vec![0; 1 << 20];
+        target.read_exact_at(&mut end, bytes + MIB + 1).unwrap();
+        assert_eq!(end, crate::rig::bytes(&[Data(2, MIB + 1)])[1..], "{way:?}");
+        assert!(allocated_bytes(&rig.path("target")) <= 2 * MIB + SLACK, "{way:?}");
     }
 }
 

@@ -10,6 +10,7 @@ mod failures;
 mod holes;
 mod metadata;
 mod names;
+mod network;
 mod rig;
 mod spec;
 mod stopping;

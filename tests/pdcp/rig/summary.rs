@@ -84,6 +84,9 @@ impl Summary {
             let kind = KINDS.iter().find(|(code, _)| *code == run.code).unwrap().1;
             assert_eq!(errors[0]["kind"], kind, "{run}");
             assert!(!errors[0]["message"].as_str().unwrap().is_empty(), "{run}");
+            // Whoever can be named is named.
+            let is_about_nothing = ["usage", "interrupted", "other"].contains(&kind);
+            assert!(is_about_nothing || !self.error().0.is_empty(), "{run}");
             assert_eq!(self.text("status"), if kind == "interrupted" { kind } else { "failed" }, "{run}");
             assert!(!self.flag("verified"), "{run}");
         }
