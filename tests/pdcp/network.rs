@@ -64,16 +64,17 @@ fn what_a_lost_connection_was_at_the_others_do() {
     }
 }
 
+type Loss = fn(&mut Rig, &Valve);
+
 #[test]
 fn a_lost_session_is_dialled_again_and_goes_on() {
-    let kill_server = |rig: &mut Rig, valve: &Valve| {
+    let kill_server: Loss = |rig, valve| {
         let killed = std::mem::replace(&mut rig.server, Server::start(&["127.0.0.1:0"]));
         valve.lead_to(rig.server.port);
         killed.process.signal(Signal::KILL);
     };
-    let lose_data = |_: &mut Rig, valve: &Valve| valve.cut_one();
-    let losses: [&(dyn Fn(&mut Rig, &Valve) + Sync); 2] = [&kill_server, &lose_data];
-    let check = |way: Way, lose: &(dyn Fn(&mut Rig, &Valve) + Sync)| {
+    let lose_data: Loss = |_, valve| valve.cut_one();
+    let check = |way: Way, lose: Loss| {
         let mut rig = Rig::in_memory();
         let source = rig.make("source", &SOURCE);
         rig.make("target", &OLD);
@@ -88,7 +89,7 @@ fn a_lost_session_is_dialled_again_and_goes_on() {
     };
     std::thread::scope(|scope| {
         for way in Way::REMOTE {
-            for lose in losses {
+            for lose in [kill_server, lose_data] {
                 scope.spawn(move || check(way, lose));
             }
         }
