@@ -160,9 +160,7 @@ impl Deal {
     /// `asked` connections (already lowered to the server's limit) over sides of so many workers.
     pub fn new(file_bytes: u64, asked: u32, source_workers: u32, target_workers: u32) -> Self {
         let asked = asked.clamp(1, CONNECTIONS_MAX);
-        let per_worker = asked.div_ceil(source_workers.min(target_workers).max(1));
-        let share = STRIPE_BYTES_MAX / u64::from(per_worker);
-        let mut stripe_bytes = (1 << share.ilog2()).max(STRIPE_BYTES_MIN);
+        let mut stripe_bytes = Self::stripe_bytes_max(asked, source_workers, target_workers);
         while stripe_bytes > STRIPE_BYTES_MIN
             && file_bytes.div_ceil(stripe_bytes) < STRIPES_PER_CONNECTION_WANTED * u64::from(asked)
         {
@@ -170,6 +168,13 @@ impl Deal {
         }
         let stripes = u32::try_from(file_bytes.div_ceil(stripe_bytes)).unwrap_or(u32::MAX);
         Self { connections: asked.min(stripes), stripe_bytes }
+    }
+
+    /// The longest stripe: each open one costs memory for every block of it, so that many connections have short ones.
+    pub fn stripe_bytes_max(connections: u32, source_workers: u32, target_workers: u32) -> u64 {
+        let per_worker = connections.clamp(1, CONNECTIONS_MAX).div_ceil(source_workers.min(target_workers).max(1));
+        let share = STRIPE_BYTES_MAX / u64::from(per_worker);
+        (1 << share.ilog2()).max(STRIPE_BYTES_MIN)
     }
 }
 

@@ -21,7 +21,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_uring::buf::BoundedBuf;
 
 /// Runs the control plane until `future` is done.
@@ -56,6 +56,17 @@ pub(super) enum LinkError {
     Silent,
 }
 
+impl LinkError {
+    /// What it means for a session that has not begun.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Closed | Self::Broken(_) => Kind::ConnectionLost,
+            Self::Decode(_) => Kind::Protocol,
+            Self::Silent => Kind::NoProgress,
+        }
+    }
+}
+
 impl std::fmt::Display for LinkError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -79,6 +90,8 @@ pub(super) struct LinkBytes {
 pub(super) struct Link {
     inbox: mpsc::Receiver<Result<Message, LinkError>>,
     outbox: mpsc::Sender<Bytes>,
+    /// Ends when everything is written, or nothing more can be.
+    written: oneshot::Receiver<()>,
     bytes: Rc<Cell<LinkBytes>>,
     /// Another descriptor of the same socket, to end it with.
     socket: TcpStream,
@@ -108,8 +121,9 @@ impl Link {
         let (outbox, outbox_receiver) = mpsc::channel(MESSAGES_MAX);
         let bytes = Rc::new(Cell::new(LinkBytes::default()));
         spawn(read(Rc::clone(&stream), inbox_sender, Rc::clone(&bytes), greeting));
-        spawn(write(stream, outbox_receiver, Rc::clone(&bytes)));
-        Ok(Self { inbox, outbox, bytes, socket })
+        let (writes, written) = oneshot::channel();
+        spawn(write(stream, outbox_receiver, Rc::clone(&bytes), writes));
+        Ok(Self { inbox, outbox, written, bytes, socket })
     }
 
     fn greet(&self) {
@@ -136,10 +150,13 @@ impl Link {
 
     /// Ends it: what was sent goes out, and the peer has `ms` to read it and to close its end. What went over it in all.
     pub(super) async fn close(self, ms: u64) -> LinkBytes {
-        let Self { mut inbox, outbox, socket, bytes } = self;
+        let Self { mut inbox, outbox, written, socket, bytes, .. } = self;
         drop(outbox); // the writer ends this direction when it has written everything
-        let peer_closes = async { while let Some(Ok(_)) = inbox.recv().await {} };
-        _ = tokio::time::timeout(Duration::from_millis(ms), peer_closes).await;
+        let both_close = async {
+            _ = written.await;
+            while inbox.recv().await.is_some() {}
+        };
+        _ = tokio::time::timeout(Duration::from_millis(ms), both_close).await;
         _ = socket.shutdown(Shutdown::Both);
         bytes.get()
     }
@@ -193,7 +210,10 @@ async fn read(
             // What is no pdcp shows in its first bytes, also if it says little and closes.
             match decode_preamble(&pending) {
                 Err(DecodeError::TooShort) => {}
-                Err(error) => return tell_last(&inbox, LinkError::Decode(error)).await,
+                Err(error) => {
+                    tell_last(&inbox, LinkError::Decode(error)).await;
+                    return discard(&stream, buffer).await;
+                }
                 Ok(_) => {
                     drop(pending.split_to(PREAMBLE_LEN));
                     greeting = false;
@@ -209,7 +229,10 @@ async fn read(
                             return;
                         }
                     }
-                    Err(error) => return tell_last(&inbox, LinkError::Decode(error)).await,
+                    Err(error) => {
+                        tell_last(&inbox, LinkError::Decode(error)).await;
+                        return discard(&stream, buffer).await;
+                    }
                 }
             }
         }
@@ -219,11 +242,29 @@ async fn read(
     }
 }
 
+/// Reads what nobody can understand any more, until the link is closed: bytes left unread would make the kernel reset the
+/// connection, and take our last words from the peer.
+async fn discard(stream: &tokio_uring::net::TcpStream, mut buffer: Vec<u8>) {
+    loop {
+        let result;
+        (result, buffer) = stream.read(buffer).await;
+        if !matches!(result, Ok(read) if read > 0) {
+            return;
+        }
+    }
+}
+
 async fn tell_last(inbox: &mpsc::Sender<Result<Message, LinkError>>, error: LinkError) {
     _ = inbox.send(Err(error)).await;
 }
 
-async fn write(stream: Rc<tokio_uring::net::TcpStream>, mut outbox: mpsc::Receiver<Bytes>, bytes: Rc<Cell<LinkBytes>>) {
+/// `_writes` is dropped at the end: that is what it says.
+async fn write(
+    stream: Rc<tokio_uring::net::TcpStream>,
+    mut outbox: mpsc::Receiver<Bytes>,
+    bytes: Rc<Cell<LinkBytes>>,
+    _writes: oneshot::Sender<()>,
+) {
     while let Some(message) = outbox.recv().await {
         let length = message.len() as u64;
         let (result, _) = stream.write_all(message).await;

@@ -6,7 +6,7 @@
 use super::client::Stop;
 use super::crew::{Crew, Plan, random};
 use super::drive::{Session, drive};
-use super::link::{self, Caller, DataSocket, Link, identify};
+use super::link::{self, Caller, DataSocket, Link, LinkError, identify};
 use super::signals::Signals;
 use super::{Names, Progress, ServeConfig, Summary, Watch, files};
 use crate::completion::DirectPolicy;
@@ -238,7 +238,8 @@ impl Server {
         self.running.set(self.running.get() + 1);
         let began = Instant::now();
         let name = peer_name(peer);
-        if let Ok(Ok(Message::Hello(hello))) = tokio::time::timeout_at(deadline, link.receive()).await {
+        let said = tokio::time::timeout_at(deadline, link.receive()).await.unwrap_or(Err(LinkError::Silent));
+        if let Ok(Message::Hello(hello)) = said {
             let result = self.session(&mut link, &hello, &name).await;
             if let Err(failure) = &result {
                 // Said twice is not harmful: the peer takes the first.
@@ -254,6 +255,12 @@ impl Server {
             let (who, path) = (printable(&name), printable(&hello.path));
             let line = format!("{who} {what} {path}{dry}: {how}, {:.3} s", began.elapsed().as_secs_f64());
             _ = self.log.try_send(line); // full: a log line is not worth waiting for
+        } else {
+            let failure = said.map_or_else(
+                |error| Failure::new(error.kind(), error.to_string()),
+                |_| Failure::new(Kind::Protocol, "a Hello was expected"),
+            );
+            link.send(&Message::Failed(failure.into()));
         }
         link.close(GOODBYE_MS).await;
         self.running.set(self.running.get() - 1);
@@ -345,7 +352,7 @@ impl Server {
             Ok(Message::Begin(begin)) => begin,
             Ok(Message::Failed(failure)) => return Err(Failure::from(failure)),
             Ok(_) => return Err(Failure::new(Kind::Protocol, "a Begin was expected")),
-            Err(error) => return Err(Failure::new(Kind::ConnectionLost, error.to_string())),
+            Err(error) => return Err(Failure::new(error.kind(), error.to_string())),
         };
         let admitted = self.admitted(&welcome, &begin.joined);
         let sockets = tokio::time::timeout(Duration::from_millis(HELLO_MS), admitted).await;

@@ -83,7 +83,7 @@ pub fn agree(hello: &Hello, welcome: &Welcome) -> Result<Agreed, ProtocolError> 
     let enough = connections >= 1 || layout.stripes() == 0;
     // A server may give fewer than were asked for, never more.
     let asked = if hello.connections == 0 { CONNECTIONS_MAX } else { hello.connections };
-    if !enough || connections > asked || u64::from(connections) > layout.stripes() {
+    if !enough || connections > asked.min(CONNECTIONS_MAX) || u64::from(connections) > layout.stripes() {
         return Err(ProtocolError::Value("number of connections"));
     }
     if !(1..=WORKERS_MAX).contains(&welcome.workers) {
@@ -91,6 +91,9 @@ pub fn agree(hello: &Hello, welcome: &Welcome) -> Result<Agreed, ProtocolError> 
     }
     if !welcome.cores.is_empty() && welcome.cores.len() != welcome.workers as usize {
         return Err(ProtocolError::Value("list of cores"));
+    }
+    if welcome.stripe_bytes > Deal::stripe_bytes_max(connections, hello.workers, welcome.workers) {
+        return Err(ProtocolError::Value("length of file or stripe"));
     }
     if hello.source.is_some_and(|source| source != welcome.source) {
         return Err(ProtocolError::Value("source"));

@@ -257,13 +257,12 @@ impl<C: Completions> Connection<C> {
         }
         let source = what == What::ReadSource;
         let bytes = result.map_err(if source { WorkerError::Source } else { WorkerError::Target })?;
-        if bytes == 0 {
-            return Err(if source { WorkerError::SourceShrank } else { WorkerError::TargetShrank });
-        }
         if bytes < until - from {
-            let got = (from + bytes) / DIRECT_ALIGNMENT * DIRECT_ALIGNMENT; // some bytes are read again
-            let offset = offset - u64::from(from) + u64::from(got);
-            self.flight.push(cx.backend, what, about, Operation::Read { file, offset, buffer, from: got, until });
+            let Some(more) = goes_on_behind(if source { &guest.source } else { &guest.target }, bytes) else {
+                return Err(if source { WorkerError::SourceShrank } else { WorkerError::TargetShrank });
+            };
+            let (from, offset) = (from + more, offset + u64::from(more));
+            self.flight.push(cx.backend, what, about, Operation::Read { file, offset, buffer, from, until });
             return Ok(());
         }
         pad(&mut buffer, until);
@@ -283,17 +282,18 @@ impl<C: Completions> Connection<C> {
     ) -> Result<(), WorkerError> {
         let Operation::Write { file, offset, part } = write else { return Ok(()) };
         let bytes = result.map_err(WorkerError::Target)?;
-        if bytes == 0 {
+        let whole = bytes == part.until - part.from;
+        let more = if whole { None } else { goes_on_behind(&guest.target, bytes) };
+        if !whole && more.is_none() {
             return Err(WorkerError::Target(NOTHING_WRITTEN));
         }
         guest.shared.counters.add(Counter::WrittenBytes, u64::from(bytes));
         if self.draining {
             return Ok(());
         }
-        if bytes < part.until - part.from {
-            let bytes = bytes / DIRECT_ALIGNMENT * DIRECT_ALIGNMENT; // some bytes are written again
-            let part = Part { from: part.from + bytes, ..part };
-            let rest = Operation::Write { file, offset: offset + u64::from(bytes), part };
+        if let Some(more) = more {
+            let part = Part { from: part.from + more, ..part };
+            let rest = Operation::Write { file, offset: offset + u64::from(more), part };
             self.flight.push(cx.backend, What::Write, about, rest);
             return Ok(());
         }
@@ -520,6 +520,14 @@ fn pad(buffer: &mut [u8], bytes: u32) {
     let padded = bytes.next_multiple_of(DIRECT_ALIGNMENT) as usize;
     let end = padded.min(buffer.len());
     buffer[bytes as usize..end].fill(0);
+}
+
+/// Where a read or write goes on that was short after `moved` bytes: past the page cache at a multiple of 4096, so that
+/// some bytes may move again. `None`: it would move the same again, for ever.
+fn goes_on_behind(file: &Option<OpenFile>, moved: u32) -> Option<u32> {
+    let direct = file.as_ref().is_some_and(|file| file.mode == Mode::Direct);
+    let behind = if direct { moved - moved % DIRECT_ALIGNMENT } else { moved };
+    (behind > 0).then_some(behind)
 }
 
 /// The run of blocks that begins at block `first` and has `bytes`.
