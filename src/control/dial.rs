@@ -9,7 +9,7 @@ use crate::wire::{
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes that a data connection sends and receives to join.
 pub(super) const JOIN_BYTES: (u64, u64) = ((PREAMBLE_LEN + JOIN_LEN) as u64, JOINED_LEN as u64);
@@ -57,13 +57,25 @@ pub(super) async fn join(address: SocketAddr, session: SessionId, count: u32) ->
 
 fn join_one(address: SocketAddr, join: Join) -> io::Result<OwnedFd> {
     let patience = Duration::from_millis(JOIN_MS);
+    let deadline = Instant::now() + patience;
     let mut socket = TcpStream::connect_timeout(&address, patience)?;
     socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(patience))?;
     let greeting = encode_preamble(Preamble::ours(Purpose::Data));
     socket.write_all(&[&greeting[..], &encode_join(join)].concat())?;
     let mut answer = [0; JOINED_LEN];
-    socket.read_exact(&mut answer)?;
+    let mut got = 0;
+    while got < answer.len() {
+        // Of all of it, not of each byte.
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        socket.set_read_timeout(Some(left))?;
+        match socket.read(&mut answer[got..]) {
+            _ if Instant::now() >= deadline => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => got += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
     decode_preamble(&answer[..PREAMBLE_LEN]).map_err(io::Error::other)?;
     socket.set_read_timeout(None)?;
     Ok(socket.into())
