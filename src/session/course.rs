@@ -323,6 +323,11 @@ impl Course {
             }
             (Message::Proof(proof), State::AwaitingProof) => self.prove(Digest(proof.digest)),
             (Message::Committed(committed), State::AwaitingCommitted) => {
+                let Committed { matched_bytes, changed_bytes, hole_bytes, .. } = committed;
+                let all = matched_bytes.checked_add(changed_bytes).and_then(|bytes| bytes.checked_add(hole_bytes));
+                if all != Some(self.start.layout.file_bytes()) {
+                    return self.lied(ProtocolError::Value("count of bytes that are done"));
+                }
                 self.outcome = Some(committed);
                 self.proven = true;
                 self.read_back = committed.read_back;
