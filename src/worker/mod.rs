@@ -271,7 +271,7 @@ impl<C: Completions> Worker<C> {
         let small = !direct && block_bytes as usize <= Pool::Small.buffer_bytes();
         let extent_pool = if small { Pool::Small } else { Pool::Large };
         let frames = 2 * start.sockets.len();
-        let account = self.shares.admit(extent_pool, frames).ok_or(WorkerError::Busy)?;
+        let account = self.shares.admit(&self.backend, extent_pool, frames).ok_or(WorkerError::Busy)?;
         let slot = usize::from(account.0);
         let mut guest = Guest {
             key: start.key,
