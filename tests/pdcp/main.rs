@@ -2,4 +2,5 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
+mod hostile;
 mod tidy;
