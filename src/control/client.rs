@@ -358,9 +358,9 @@ impl Copy {
     /// Puts into the summary how it ended.
     fn conclude(&mut self, ending: Ending, source: Metadata, sent: u64, received: u64) -> Result<(), Failure> {
         let counts = ending.counts;
-        // Seen here or told by the peer: where both ends lose it, it is chance who speaks first. A server that was stopped
-        // may be back in a moment as well.
-        self.lost = ending.failure.as_ref().is_some_and(|failure| failure.kind == Kind::ConnectionLost);
+        // Seen here or told by the peer: where both ends lose it, it is chance who speaks first.
+        let lost = ending.failure.as_ref().is_some_and(|failure| failure.kind == Kind::ConnectionLost);
+        self.lost = lost && !ending.peer_stopped;
         let (sent_before, received_before) = (self.summary.wire_sent_bytes, self.summary.wire_received_bytes);
         let compared = self.basis_bytes.is_some() && !self.config.whole_file;
         self.summary = Summary {

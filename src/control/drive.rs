@@ -54,6 +54,8 @@ pub(super) struct Session<'a> {
 #[derive(Debug)]
 pub(super) struct Ending {
     pub(super) failure: Option<Failure>,
+    /// The peer was asked to stop, and will not be there for a while.
+    pub(super) peer_stopped: bool,
     pub(super) digest: Option<Digest>,
     pub(super) proven: bool,
     /// What the target counted in the end, or, after a failure, as far as it is known.
@@ -419,6 +421,7 @@ impl Drive<'_> {
         });
         Ending {
             failure: result.err(),
+            peer_stopped: self.course.peer_stopped(),
             digest: self.course.digest(),
             proven: self.course.proven(),
             counts,

@@ -204,7 +204,7 @@ impl Server {
             () = grace => {}
             second = signals.next() => std::process::exit(128 + second),
         }
-        let failure = Failure::new(Kind::ConnectionLost, "the server is stopping; try again when it is back");
+        let failure = Failure::new(Kind::Interrupted, "the server is stopping; try again when it is back");
         _ = stop.send(Some((failure, number)));
         tokio::select! {
             () = &mut gone => {}

@@ -157,6 +157,7 @@ pub struct Course {
     lost_ms: Option<u64>,
     last_loss: String,
     failure: Option<Failure>,
+    peer_stopped: bool,
     peer_beat: Beat,
     own_progress: u64,
     /// Ticks during which something of ours was worked on: that is progress too.
@@ -187,6 +188,7 @@ impl Course {
             lost_ms: None,
             last_loss: String::new(),
             failure: None,
+            peer_stopped: false,
             peer_beat: Beat::default(),
             own_progress: 0,
             busy_ticks: 0,
@@ -217,6 +219,11 @@ impl Course {
     /// Both ends had the same digest.
     pub fn proven(&self) -> bool {
         self.proven && !self.start.dry_run
+    }
+
+    /// The peer was asked to stop, and will not be there for a while.
+    pub fn peer_stopped(&self) -> bool {
+        self.peer_stopped
     }
 
     /// Some stripe of the target is proven, so that it is worth keeping.
@@ -308,7 +315,13 @@ impl Course {
     fn message(&mut self, message: Message) {
         match (message, self.state) {
             (Message::Failed(failure), _) => {
-                self.fail_as(Failure::from(failure).from_peer(&self.start.peer), false);
+                let mut failure = Failure::from(failure).from_peer(&self.start.peer);
+                if failure.kind == Kind::Interrupted {
+                    // Somebody stopped it there; nobody has stopped us.
+                    failure.kind = Kind::ConnectionLost;
+                    self.peer_stopped = true;
+                }
+                self.fail_as(failure, false);
             }
             (_, State::Failing) => {}
             (Message::Beat(beat), _) => {

@@ -287,7 +287,7 @@ impl<C: Completions> Worker<C> {
         let least_pool = if block_bytes as usize <= Pool::Small.buffer_bytes() { Pool::Small } else { Pool::Large };
         let extent_pool = if direct { Pool::Large } else { least_pool };
         let frames = 2 * start.sockets.len();
-        let account = self.shares.admit(least_pool, frames).ok_or(WorkerError::Busy)?;
+        let account = self.shares.admit(&self.backend, least_pool, frames).ok_or(WorkerError::Busy)?;
         let slot = usize::from(account.0);
         let mut guest = Guest {
             key: start.key,

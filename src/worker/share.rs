@@ -1,9 +1,10 @@
 //! How the sessions of one worker share its buffers: a minimum for each, and of the rest never more than half.
 //!
-//! A session that has its minimum always gets on, so no session can starve another; how is in DESIGN section 4.
+//! A session that has its minimum always gets on, so no session can starve another; how is in DESIGN section 4. Some minima
+//! stay free for those who come next: peers that read nothing may hold all else for as long as they like.
 
 use crate::completion::{Account, Completions, Pool};
-use crate::limits::{SESSION_EXTENTS_MIN, SESSION_PAYLOADS_MIN, SESSIONS_MAX};
+use crate::limits::{LARGE_BUFFERS, PAYLOAD_BUFFERS, SESSION_EXTENTS_MIN, SESSION_PAYLOADS_MIN, SESSIONS_MAX};
 
 /// What every session sets aside, by pool.
 fn minimum(pool: Pool, extents: Pool) -> usize {
@@ -33,12 +34,11 @@ pub(super) struct Shares {
 
 impl Shares {
     /// Sets a session's minimum aside, with extents of this pool. `None`: it is not free.
-    pub(super) fn admit(&mut self, extents: Pool, frames: usize) -> Option<Account> {
+    pub(super) fn admit<C: Completions>(&mut self, machine: &C, extents: Pool, frames: usize) -> Option<Account> {
         let slot = self.guests.iter().position(Option::is_none)?;
-        let reserved: usize = self.reserved(extents);
-        let fits = reserved + SESSION_EXTENTS_MIN <= extents.buffers()
-            && self.reserved(Pool::Payload) + SESSION_PAYLOADS_MIN <= Pool::Payload.buffers()
-            && self.frames + frames <= Pool::Frame.buffers();
+        // What others hold is theirs for as long as their peers like.
+        let is_free = |pool| self.owed(machine, pool, None) + minimum(pool, extents) <= machine.free(pool);
+        let fits = is_free(extents) && is_free(Pool::Payload) && self.frames + frames <= Pool::Frame.buffers();
         if !fits {
             return None;
         }
@@ -81,29 +81,43 @@ impl Shares {
         if own.confined || mine - minimum_of_mine >= rest.div_ceil(2) {
             return false;
         }
-        // What is free must stay enough for the minimum of everybody else.
-        let owed: usize = (0u8..)
+        // What is free must stay enough for the minimum of everybody else, and for newcomers.
+        machine.free(pool) > self.owed(machine, pool, Some(account)) + self.kept(pool)
+    }
+
+    /// What stays free for newcomers: their minima, as far as a quarter of the pool goes. It is one at least.
+    fn kept(&self, pool: Pool) -> usize {
+        let newcomers = self.guests.iter().filter(|guest| guest.is_none()).count();
+        (newcomers * minimum(pool, pool)).min(pool.buffers() / 4)
+    }
+
+    /// What the guests have not yet taken of their minimum.
+    fn owed<C: Completions>(&self, machine: &C, pool: Pool, but_for: Option<Account>) -> usize {
+        (0u8..)
+            .map(Account)
             .zip(&self.guests)
-            .filter(|(slot, _)| *slot != account.0)
-            .filter_map(|(slot, guest)| guest.map(|guest| (slot, minimum(pool, guest.extents))))
-            .map(|(slot, least)| least.saturating_sub(machine.leased(pool, Account(slot))))
-            .sum();
-        machine.free(pool) > owed
+            .filter(|(account, _)| Some(*account) != but_for)
+            .filter_map(|(account, guest)| guest.map(|guest| (account, minimum(pool, guest.extents))))
+            .map(|(account, least)| least.saturating_sub(machine.leased(pool, account)))
+            .sum()
     }
 }
+
+const _: () = assert!(PAYLOAD_BUFFERS / 4 >= SESSION_PAYLOADS_MIN, "one newcomer's minimum is kept");
+const _: () = assert!(LARGE_BUFFERS / 4 >= SESSION_EXTENTS_MIN, "one newcomer's minimum is kept");
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{PAYLOAD_BUFFERS, SMALL_BUFFERS};
+    use crate::limits::SMALL_BUFFERS;
     use crate::ring::Ring;
 
     #[test]
     fn whoever_comes_gets_a_minimum_and_nobody_more_than_half_of_the_rest() {
         let mut ring = Ring::new().unwrap();
         let mut shares = Shares::default();
-        let greedy = shares.admit(Pool::Small, 2).unwrap();
-        let modest = shares.admit(Pool::Small, 2).unwrap();
+        let greedy = shares.admit(&ring, Pool::Small, 2).unwrap();
+        let modest = shares.admit(&ring, Pool::Small, 2).unwrap();
         let all = |shares: &Shares, ring: &mut Ring, pool, who| -> Vec<_> {
             std::iter::from_fn(|| shares.lease(ring, pool, who)).collect()
         };
@@ -111,19 +125,28 @@ mod tests {
         assert_eq!(held.len(), SESSION_EXTENTS_MIN + (SMALL_BUFFERS - 2 * SESSION_EXTENTS_MIN) / 2);
         let payloads = all(&shares, &mut ring, Pool::Payload, greedy);
         assert_eq!(payloads.len(), SESSION_PAYLOADS_MIN + (PAYLOAD_BUFFERS - 2 * SESSION_PAYLOADS_MIN) / 2);
-        assert!(all(&shares, &mut ring, Pool::Small, modest).len() >= SESSION_EXTENTS_MIN);
+        let kept = all(&shares, &mut ring, Pool::Small, modest);
+        assert!(kept.len() >= SESSION_EXTENTS_MIN);
+        let mut rest = Vec::new();
+        while let Some(newcomer) = shares.admit(&ring, Pool::Small, 2) {
+            rest.push((newcomer, all(&shares, &mut ring, Pool::Small, newcomer)));
+        }
+        assert_eq!(rest.len(), Pool::Payload.buffers() - payloads.len() - 1, "until payloads are out");
+        assert!(rest.iter().all(|(_, held)| held.len() >= SESSION_EXTENTS_MIN));
+        rest.into_iter().for_each(|(newcomer, _)| shares.dismiss(newcomer, 2));
         shares.confine(modest, true);
         assert_eq!(all(&shares, &mut ring, Pool::Payload, modest).len(), SESSION_PAYLOADS_MIN);
     }
 
     #[test]
     fn who_comes_when_no_minimum_is_free_is_told() {
+        let ring = Ring::new().unwrap();
         let mut shares = Shares::default();
-        let guests: Vec<_> = std::iter::from_fn(|| shares.admit(Pool::Large, 2)).collect();
+        let guests: Vec<_> = std::iter::from_fn(|| shares.admit(&ring, Pool::Large, 2)).collect();
         assert_eq!(guests.len(), Pool::Large.buffers() / SESSION_EXTENTS_MIN);
-        assert!(shares.admit(Pool::Small, 2).is_some(), "other extents are still free");
+        assert!(shares.admit(&ring, Pool::Small, 2).is_some(), "other extents are still free");
         shares.dismiss(guests[0], 2);
-        assert!(shares.admit(Pool::Large, 2).is_some());
-        assert!(Shares::default().admit(Pool::Small, Pool::Frame.buffers() + 1).is_none());
+        assert!(shares.admit(&ring, Pool::Large, 2).is_some());
+        assert!(Shares::default().admit(&ring, Pool::Small, Pool::Frame.buffers() + 1).is_none());
     }
 }

@@ -8,6 +8,7 @@ mod corpus;
 mod defects;
 mod failures;
 mod holes;
+mod hostile;
 mod metadata;
 mod names;
 mod network;

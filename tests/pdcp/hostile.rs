@@ -1,0 +1,119 @@
+//! Peers that lie, dribble, fall silent and hang up, against the real program in both roles. Whatever they do, the victim
+//! does not panic, does not hang beyond its limits, says what is wrong with the fitting exit code, writes nothing that
+//! nobody agreed on, and loses nobody else's session.
+
+mod greetings;
+mod on_sources;
+mod on_targets;
+mod peer;
+mod scene;
+mod victim;
+mod welcomes;
+
+use pdcp::wire::Message;
+use peer::{Heard, call, client, hear_frame};
+use scene::{all, at_once, beside_good_copies, hello, metadata, source_content};
+use std::net::TcpStream;
+use victim::Server;
+
+/// Attacks on a server while good copies run; afterwards it has all its descriptors back, and ends in good order.
+fn on_server(attack: impl FnOnce(&Server)) {
+    let server = Server::start();
+    beside_good_copies(&server, || ());
+    let before = server.descriptors();
+    beside_good_copies(&server, || attack(&server));
+    server.assert_descriptors_return_to(before);
+    server.stop();
+}
+
+#[test]
+fn a_server_that_writes_survives_every_lie_of_its_client() {
+    on_server(|server| all(on_targets::ATTACKS, |attack| attack.name.into(), |attack| attack.on_target_server(server)));
+}
+
+#[test]
+fn a_server_that_reads_survives_every_lie_of_its_client() {
+    on_server(|server| all(on_sources::ATTACKS, |attack| attack.name.into(), |attack| attack.on_source_server(server)));
+}
+
+#[test]
+fn a_client_that_pulls_survives_every_lie_of_its_server() {
+    at_once(10, on_targets::ATTACKS, |attack| attack.name.into(), scene::Attack::on_target_client);
+}
+
+#[test]
+fn a_client_that_pushes_survives_every_lie_of_its_server() {
+    at_once(10, on_sources::ATTACKS, |attack| attack.name.into(), scene::Attack::on_source_client);
+}
+
+#[test]
+fn a_server_is_not_impressed_by_strangers() {
+    on_server(|server| {
+        greetings::preambles(server);
+        greetings::hellos(server);
+        greetings::starts(server);
+    });
+}
+
+/// The limits of time, of both roles at once: half a minute is waited for a Welcome.
+#[test]
+fn a_peer_that_falls_silent_is_waited_for_so_long_and_no_longer() {
+    std::thread::scope(|scope| {
+        scope.spawn(|| on_server(greetings::silence));
+        scope.spawn(welcomes::instead);
+    });
+}
+
+#[test]
+fn a_server_serves_beside_hundreds_of_connections_that_say_nothing() {
+    on_server(|server| {
+        let silent: Vec<TcpStream> = (0..200).map(|_| call(server.address)).collect();
+        (0..3).for_each(|_| beside_good_copies(server, || ()));
+        drop(silent);
+    });
+}
+
+/// It closes its window: what the server sends stays in the server's buffers.
+#[test]
+fn a_server_serves_beside_peers_that_read_nothing() {
+    on_server(|server| {
+        let directory = tempfile::tempdir().unwrap();
+        let source = directory.path().join("source");
+        std::fs::write(&source, vec![1; 64 << 20]).unwrap();
+        let mut peers: Vec<_> = (0..4).map(|_| client(server.address, &hello(&source, None), Vec::new())).collect();
+        for peer in &mut peers {
+            (0..3).for_each(|stripe| peer.want(stripe, 0));
+            // Its first bytes are on their way, so that it is stuck in the midst of them.
+            peer.lines[0].socket.peek(&mut [0]).unwrap();
+        }
+        (0..3).for_each(|_| beside_good_copies(server, || ()));
+        // And it goes on where it was.
+        let Some(Heard::Data { payload, .. }) = hear_frame(&mut peers[0].lines[0].socket) else { panic!("no data") };
+        assert!(payload.iter().all(|byte| *byte == 1));
+    });
+}
+
+/// More data in flight than a session may hold, none of it ever complete: others get their minimum.
+#[test]
+fn a_server_serves_beside_peers_whose_payloads_never_end() {
+    on_server(|server| {
+        let directory = tempfile::tempdir().unwrap();
+        let mut peers = Vec::new();
+        for number in 0..4 {
+            let mut hello =
+                hello(&directory.path().join(number.to_string()), Some(metadata(source_content().len() as u64)));
+            hello.connections = 2;
+            let mut peer = client(server.address, &hello, source_content());
+            for line in 0..2 {
+                let (stripe, _) = peer.wanted_on(line);
+                let bytes = peer.data(stripe);
+                std::io::Write::write_all(&mut peer.lines[line].socket, &bytes[..bytes.len() / 2]).unwrap();
+            }
+            peers.push(peer);
+        }
+        (0..3).for_each(|_| beside_good_copies(server, || ()));
+        for peer in &mut peers {
+            peer.say(&Message::Received); // no business of a source's: it ends
+        }
+    });
+}
