@@ -229,6 +229,7 @@ impl Attack {
         let client = self.lure(&[Path::new(&remote), &target]);
         let source = metadata(self.scene.source_bytes());
         let peer = ambush.take(|hello| welcome(hello, offer(Some(source))), self.scene.content());
+        drop(ambush); // a session that is lost is dialled again: nobody is there any more
         let agreed = self.play_on_client(client, peer, &target);
         self.scene.check(&target, &agreed, self.end);
     }
@@ -242,6 +243,7 @@ impl Attack {
         let remote = format!("127.0.0.1:{}:/target", ambush.port());
         let client = self.lure(&[&source, Path::new(&remote)]);
         let peer = ambush.take(|hello| welcome(hello, offer(None)), self.scene.content());
+        drop(ambush);
         self.play_on_client(client, peer, &source);
     }
 
