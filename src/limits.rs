@@ -80,6 +80,12 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Bytes of a text that explains a failure; longer ones are cut by their sender.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
+/// Connections to a server that have not said who they are. A client's data connections come all at once, and some clients
+/// together; where more come, the oldest go, as who means well is done in no time.
+pub const STRANGERS_MAX: usize = 2 * CONNECTIONS_MAX as usize;
+/// Sessions of a server, from Hello on, whether they have workers yet or not: each holds files and sockets. Guessed.
+pub const SERVED_MAX: usize = 128;
+
 // --- buffers of one worker, all taken at start ---
 
 /// Buffer for small frames, one for each direction of a connection.

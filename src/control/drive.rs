@@ -128,6 +128,13 @@ impl Workers {
     }
 }
 
+impl Drop for Workers {
+    /// Also if the task that drives the session panics: nothing of it stays on the workers.
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 /// Everything that is under way.
 struct Drive<'a> {
     session: Session<'a>,

@@ -11,7 +11,10 @@ use super::signals::Signals;
 use super::{Names, Progress, ServeConfig, Summary, Watch, files};
 use crate::completion::DirectPolicy;
 use crate::failure::{Failure, Kind, printable};
-use crate::limits::{ACCEPT_PAUSE_MS, BEGIN_MS, GOODBYE_MS, GRACE_MS, HELLO_MS, LOG_LINES_MAX, WORKER_BUFFER_BYTES};
+use crate::limits::{
+    ACCEPT_PAUSE_MS, BEGIN_MS, GOODBYE_MS, GRACE_MS, HELLO_MS, LOG_LINES_MAX, SERVED_MAX, STRANGERS_MAX,
+    WORKER_BUFFER_BYTES,
+};
 use crate::ring::Ring;
 use crate::root::{Root, Source, Target, TargetRequest};
 use crate::session::ProtocolError;
@@ -19,9 +22,9 @@ use crate::session::handshake::{Offer, agree, check_hello, welcome};
 use crate::wire::{Hello, Join, Message, SessionId, Welcome};
 use crate::worker::inbox::Mailbox;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -60,6 +63,7 @@ async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<
         cores: crew.cores().to_vec(),
         waiting: RefCell::default(),
         arrived: Notify::new(),
+        strangers: RefCell::default(),
         running: Cell::new(0),
         left: Notify::new(),
         stopped,
@@ -140,6 +144,8 @@ struct Server {
     waiting: RefCell<HashMap<SessionId, Vec<Seat>>>,
     /// Some seat was taken.
     arrived: Notify,
+    /// Connections that have not said who they are, oldest first.
+    strangers: RefCell<VecDeque<Rc<TcpStream>>>,
     running: Cell<usize>,
     /// Some session has ended.
     left: Notify,
@@ -155,6 +161,53 @@ enum Seat {
     /// It is being let in.
     Admitting,
     Taken(OwnedFd),
+}
+
+/// One session that runs, until this is dropped: also if its task panics.
+struct Running<'a>(&'a Server);
+
+impl<'a> Running<'a> {
+    fn enter(server: &'a Server) -> Self {
+        server.running.set(server.running.get() + 1);
+        Self(server)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get() - 1);
+        self.0.left.notify_waiters();
+    }
+}
+
+/// A connection on the list of those that have not said who they are, until this is dropped.
+struct Stranger {
+    server: Rc<Server>,
+    handle: Rc<TcpStream>,
+}
+
+impl Stranger {
+    fn enter(server: &Rc<Server>, handle: TcpStream) -> Self {
+        let handle = Rc::new(handle);
+        let mut strangers = server.strangers.borrow_mut();
+        if strangers.len() >= STRANGERS_MAX
+            && let Some(oldest) = strangers.pop_front()
+        {
+            _ = oldest.shutdown(Shutdown::Both); // its task finds it closed
+        }
+        strangers.push_back(Rc::clone(&handle));
+        Self { server: Rc::clone(server), handle }
+    }
+
+    fn turn_out(&self) {
+        _ = self.handle.shutdown(Shutdown::Both);
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.server.strangers.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.handle));
+    }
 }
 
 /// A session's files, opened.
@@ -174,18 +227,19 @@ impl Server {
                 return;
             }
             let Ok(handle) = socket.try_clone() else { return };
+            let stranger = Stranger::enter(&server, handle);
             // One deadline for all that comes before trust, not one for each step.
             let deadline = tokio::time::Instant::now() + Duration::from_millis(HELLO_MS);
             let found = tokio::time::timeout_at(deadline, identify(socket)).await;
             match found {
-                Ok(Some(Caller::Control(link))) => server.serve(link, peer, deadline).await,
+                Ok(Some(Caller::Control(link))) => server.serve(link, peer, stranger, deadline).await,
                 Ok(Some(Caller::Data(join, socket))) => {
                     if tokio::time::timeout_at(deadline, server.seat(join, socket)).await.is_err() {
-                        _ = handle.shutdown(std::net::Shutdown::Both);
+                        stranger.turn_out();
                     }
                 }
                 Ok(None) => {}
-                Err(_) => _ = handle.shutdown(std::net::Shutdown::Both),
+                Err(_) => stranger.turn_out(),
             }
         });
     }
@@ -234,11 +288,12 @@ impl Server {
     }
 
     /// One session, from Hello to goodbye.
-    async fn serve(&self, mut link: Link, peer: SocketAddr, deadline: tokio::time::Instant) {
-        self.running.set(self.running.get() + 1);
+    async fn serve(&self, mut link: Link, peer: SocketAddr, stranger: Stranger, deadline: tokio::time::Instant) {
         let began = Instant::now();
         let name = peer_name(peer);
         let said = tokio::time::timeout_at(deadline, link.receive()).await.unwrap_or(Err(LinkError::Silent));
+        drop(stranger);
+        let _running = Running::enter(self);
         if let Ok(Message::Hello(hello)) = said {
             let result = self.session(&mut link, &hello, &name).await;
             if let Err(failure) = &result {
@@ -263,14 +318,15 @@ impl Server {
             link.send(&Message::Failed(failure.into()));
         }
         link.close(GOODBYE_MS).await;
-        self.running.set(self.running.get() - 1);
-        self.left.notify_waiters();
     }
 
     /// Bytes that changed, or why it failed.
     async fn session(&self, link: &mut Link, hello: &Hello, name: &[u8]) -> Result<u64, Failure> {
         let lied = |error: ProtocolError| Failure::about(Kind::Protocol, name, error.to_string());
         check_hello(hello).map_err(lied)?;
+        if self.running.get() > SERVED_MAX {
+            return Err(Failure::new(Kind::Busy, "has no room for another session now; try again later"));
+        }
         let mut opened = open(hello).await?;
         let welcome = self.welcome(hello, &opened);
         let session = welcome.session;
