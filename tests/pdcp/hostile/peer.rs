@@ -18,6 +18,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// A frame as it came.
 #[derive(Debug, PartialEq)]
@@ -218,12 +219,14 @@ impl Peer {
 
     /// The next message that is no heartbeat.
     pub(super) fn hear(&mut self) -> Option<Message> {
-        loop {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
             match hear_from(&mut self.control) {
                 Some(Message::Beat(_)) => {}
                 other => return other,
             }
         }
+        panic!("nothing comes but heartbeats");
     }
 
     /// All messages until the other end closes: the failure among them.

@@ -119,11 +119,14 @@ impl Client {
     /// Waits for its end; kills it when that does not come.
     #[track_caller]
     pub(super) fn end(mut self) -> Ran {
-        let Ok(stderr) = self.stderr.recv_timeout(PATIENCE) else {
-            _ = self.child.kill();
-            _ = self.child.wait();
-            panic!("the client does not end");
-        };
+        let stderr = self.stderr.recv_timeout(PATIENCE).expect("a client ends");
         Ran { code: self.child.wait().unwrap().code(), stderr }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
     }
 }
