@@ -398,6 +398,7 @@ impl<C: Completions> Connection<C> {
         match work {
             Work::Source(run, buffer) => {
                 let bytes = hash_run(guest, run, Some(&buffer), cx);
+                sign_run(guest, run, Some(&buffer), cx.bench);
                 self.reading -= 1;
                 self.held.push((run, C::share(buffer)));
                 self.source_hashed(run, cx.bench)?;
@@ -405,10 +406,14 @@ impl<C: Completions> Connection<C> {
             }
             Work::SourceHole(run) => {
                 hash_run::<C>(guest, run, None, cx);
+                sign_run(guest, run, None, cx.bench);
                 self.source_hashed(run, cx.bench)?;
             }
             Work::Basis(run, buffer) => {
                 let bytes = hash_run(guest, run, Some(&buffer), cx);
+                if self.target.is_some() {
+                    sign_run(guest, run, Some(&buffer), cx.bench);
+                }
                 drop(buffer);
                 self.reading -= 1;
                 let Bench { digests, signatures, .. } = &*cx.bench;
@@ -555,21 +560,26 @@ fn part_of<C: Completions>(guest: &Guest<C>, held: &[(Run, C::Shared)], run: Run
     Part { data: data.clone(), from, until: from + bytes_of(guest, run) }
 }
 
-/// Digests and signatures of `run` onto the bench: of `bytes`, which begin with it, or of zeros. Says how many bytes.
+/// Digests of `run` onto the bench: of `bytes`, which begin with it, or of zeros. Says how many bytes.
 fn hash_run<C: Completions>(guest: &Guest<C>, run: Run, bytes: Option<&[u8]>, cx: &mut Context<'_, C>) -> u64 {
-    let Terms { layout, method, .. } = &guest.terms;
-    let Bench { digests, signatures, .. } = cx.bench;
+    let (layout, digests) = (&guest.terms.layout, &mut cx.bench.digests);
     digests.resize(run.count as usize, Digest::default());
-    signatures.resize(run.count as usize, Signature::default());
-    let length = layout.run_bytes(run);
-    if let Some(bytes) = bytes {
-        let bytes = &bytes[..bytes_of(guest, run) as usize];
-        hash_blocks(layout, run, bytes, digests);
-        sign_blocks(*method, layout, bytes, digests, signatures);
-    } else {
-        hash_hole(layout, run, digests);
-        sign_hole(*method, layout, run, digests, signatures);
+    match bytes {
+        Some(bytes) => hash_blocks(layout, run, &bytes[..bytes_of(guest, run) as usize], digests),
+        None => hash_hole(layout, run, digests),
     }
+    let length = layout.run_bytes(run);
     *cx.quantum_bytes = cx.quantum_bytes.saturating_sub(u32::try_from(length).unwrap_or(u32::MAX));
     length
+}
+
+/// Signatures of what was hashed last: only of blocks that are compared, as another method than BLAKE3 is a second hash.
+fn sign_run<C: Completions>(guest: &Guest<C>, run: Run, bytes: Option<&[u8]>, bench: &mut Bench) {
+    let Terms { layout, method, .. } = &guest.terms;
+    let Bench { digests, signatures, .. } = bench;
+    signatures.resize(run.count as usize, Signature::default());
+    match bytes {
+        Some(bytes) => sign_blocks(*method, layout, &bytes[..bytes_of(guest, run) as usize], digests, signatures),
+        None => sign_hole(*method, layout, run, digests, signatures),
+    }
 }
