@@ -233,7 +233,7 @@ impl Copy {
         if !self.config.whole_file {
             terms.basis_bytes = target.as_ref().and_then(Target::basis_bytes).unwrap_or(0);
         }
-        let (ends, notes) = files::ends(source.as_ref(), target.as_ref(), self.config.direct);
+        let (ends, notes) = files::ends(source.as_ref(), target.as_ref(), metadata.bytes, self.config.direct);
         notes.iter().for_each(|note| watch.detail(note));
         let session = Session {
             terms,

@@ -302,7 +302,9 @@ impl Server {
             }
             let how = match result {
                 Ok(bytes) => format!("ok, {bytes} bytes changed"),
-                Err(failure) if failure.subject == name => printable(failure.text.as_bytes()),
+                Err(failure) if failure.subject == name || failure.subject == hello.path => {
+                    printable(failure.text.as_bytes())
+                }
                 Err(failure) => failure.to_string(),
             };
             let what = if hello.source.is_some() { "push to" } else { "pull of" };
@@ -347,7 +349,7 @@ impl Server {
             terms.basis_bytes = welcome.basis_bytes.unwrap_or(0);
         }
         let direct = if self.direct == DirectPolicy::Auto { hello.options.direct } else { self.direct };
-        let (ends, _) = files::ends(opened.source.as_ref(), opened.target.as_ref(), direct);
+        let (ends, _) = files::ends(opened.source.as_ref(), opened.target.as_ref(), welcome.source.bytes, direct);
         let names = Names {
             source: hello.path.clone(),
             target: opened.target.as_ref().map_or_else(Vec::new, |target| target.taken_path().to_vec()),
