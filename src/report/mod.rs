@@ -152,8 +152,9 @@ fn progress_line(progress: Progress, elapsed: Duration) -> String {
     )
 }
 
+/// How much of what is done was equal; nothing is claimed before something is done.
 fn equal_share(progress: Progress) -> String {
-    format!("{}%", percent(progress.matched_bytes, progress.done_bytes))
+    format!("{}%", percent(progress.matched_bytes, progress.done_bytes.max(1)))
 }
 
 /// Cut off, not rounded: 100 is all of it. Of nothing, all is done.
@@ -180,7 +181,7 @@ mod tests {
             let progress = Progress { source_bytes: 1000 * MIB, done_bytes, matched_bytes };
             assert_eq!(progress_line(progress, Duration::from_secs(elapsed_s)), want);
         }
-        check(0, 0, 30, "0 B of 1000.00 MiB done (0%), 0 B/s, 100% equal, ETA unknown");
+        check(0, 0, 30, "0 B of 1000.00 MiB done (0%), 0 B/s, 0% equal, ETA unknown");
         check(300 * MIB, 0, 30, "300.00 MiB of 1000.00 MiB done (30%), 10.00 MiB/s, 0% equal, ETA 70s");
         check(999 * MIB, 998 * MIB, 30, "999.00 MiB of 1000.00 MiB done (99%), 33.30 MiB/s, 99% equal, ETA 1s");
         check(1000 * MIB, 1000 * MIB, 10, "1000.00 MiB of 1000.00 MiB done (100%), 100.00 MiB/s, 100% equal, ETA 0s");
