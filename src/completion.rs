@@ -232,6 +232,10 @@ pub trait Completions {
 
     /// Ends this worker's present or next wait, from any thread.
     fn waker(&self) -> Waker;
-    /// Milliseconds since some fixed moment.
-    fn now_ms(&self) -> u64;
+    /// Nanoseconds since some fixed moment.
+    fn now_ns(&self) -> u64;
+    /// The same in milliseconds.
+    fn now_ms(&self) -> u64 {
+        self.now_ns() / 1_000_000
+    }
 }

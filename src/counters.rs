@@ -25,6 +25,14 @@ pub enum Counter {
     WrittenBytes,
     /// Stripes that had to be asked for a second time.
     AgainStripes,
+    /// Of this side's workers: at work, but for writing. This and the next three are what `bottleneck` judges by.
+    HashingNs,
+    /// Waiting for reads of the source.
+    SourceDiskNs,
+    /// Waiting for reads and writes of the target, or writing.
+    TargetDiskNs,
+    /// Waiting for the other side, or for the network to take what there is to send.
+    PeerNs,
     /// Anything that moved: what "no progress" is judged by. Not a number of anything.
     Progress,
 }

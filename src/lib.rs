@@ -14,7 +14,7 @@
 //! | data plane | [`worker`] | one core's loop, and the hub that turns actions into operations and completions into events |
 //! | rules | [`session`] | pure machines of handshake, source, target, and a session's course |
 //! | edges | [`wire`] / [`ring`] / [`root`] | bytes and frames / io_uring, all `unsafe` / names, locks, commit |
-//! | words | [`limits`] [`extent`] [`method`] [`digest`] [`delta`] [`entry`] [`failure`] [`counters`] [`completion`] | values, and the trait of completions; no I/O |
+//! | words | [`limits`] [`extent`] [`method`] [`digest`] [`delta`] [`entry`] [`failure`] [`counters`] [`bottleneck`] [`completion`] | values, and the trait of completions; no I/O |
 //!
 //! The simulator (`sim`, tests only) stands above `worker`. It is a second backend of [`completion`]: the real hub and
 //! both machines run in it by seed, through short, late, failed and cut.
@@ -42,6 +42,7 @@
 //! | how a file is cut into stripes and blocks | `extent.rs` |
 //! | what exit 0 promises | `root/commit.rs` |
 //! | why a number is what it is | `limits.rs` |
+//! | what limits a copy, and how that is known | `bottleneck.rs`, then `worker/timesheet.rs` |
 //! | which exit code, which words | `failure.rs`, `root/error.rs`, `report/closing.rs` |
 //! | why `unsafe` is sound | `ring/mod.rs` |
 //!
@@ -53,6 +54,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may end at the first surprise"))]
 
+pub mod bottleneck;
 pub mod cli;
 pub mod completion;
 pub mod control;

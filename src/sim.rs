@@ -459,7 +459,7 @@ impl Completions for Sim {
         Waker(Arc::new(|| {}))
     }
 
-    fn now_ms(&self) -> u64 {
-        self.world.borrow().now_ms
+    fn now_ns(&self) -> u64 {
+        self.world.borrow().now_ms * 1_000_000
     }
 }

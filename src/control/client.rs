@@ -209,8 +209,9 @@ impl Copy {
             Ok(crew) => crew,
             Err(failure) => return Err(refuse(link, failure).await),
         };
+        let peer = (&mut link, welcome.workers.min(agreed.connections));
         let ending =
-            self.drive(watch, stopped, &crew, agreed.terms, metadata, source, sockets, Some(&mut link), names).await;
+            self.drive(watch, stopped, &crew, agreed.terms, metadata, source, sockets, Some(peer), names).await;
         let bytes = link.close(GOODBYE_MS).await;
         let (sent, received) = dial::JOIN_BYTES;
         self.conclude(ending, metadata, bytes.sent + joined * sent, bytes.received + joined * received)
@@ -226,7 +227,7 @@ impl Copy {
         metadata: Metadata,
         source: Option<Source>,
         sockets: Vec<(u32, OwnedFd)>,
-        link: Option<&mut Link>,
+        peer: Option<(&mut Link, u32)>,
         names: Names,
     ) -> Ending {
         let target = self.target.take();
@@ -235,6 +236,7 @@ impl Copy {
         }
         let (ends, notes) = files::ends(source.as_ref(), target.as_ref(), metadata.bytes, self.config.direct);
         notes.iter().for_each(|note| watch.detail(note));
+        let (link, peer_workers) = peer.unzip();
         let session = Session {
             terms,
             verify: self.config.verify,
@@ -245,10 +247,13 @@ impl Copy {
             mailboxes: crew.mailboxes().to_vec(),
             sockets,
             link,
+            peer_workers: peer_workers.unwrap_or(0),
             names,
             stop: stopped,
         };
-        drive(session, &mut |progress: Progress| watch.progress(progress)).await
+        let ending = drive(session, &mut |progress: Progress| watch.progress(progress)).await;
+        ending.notes.iter().for_each(|note| watch.detail(note));
+        ending
     }
 
     fn crew(&self, watch: &mut dyn Watch, plan: &Plan, workers: u32, connections: u32) -> Result<Crew, Failure> {
@@ -377,6 +382,7 @@ impl Copy {
             digest: ending.digest,
             verified: ending.proven && ending.failure.is_none(),
             read_back: counts.read_back,
+            limit: ending.limit,
             ..std::mem::take(&mut self.summary)
         };
         ending.failure.map_or(Ok(()), Err)

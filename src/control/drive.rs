@@ -7,6 +7,7 @@
 use super::client::Stop;
 use super::link::Link;
 use super::{Names, Progress};
+use crate::bottleneck::{Limit, Side, Spent, limit};
 use crate::completion::{DirectPolicy, Mode, Waker};
 use crate::counters::Counter;
 use crate::digest::Digest;
@@ -45,6 +46,8 @@ pub(super) struct Session<'a> {
     pub(super) sockets: Vec<(u32, OwnedFd)>,
     /// `None`: both ends are here.
     pub(super) link: Option<&'a mut Link>,
+    /// Workers that the peer has for this session.
+    pub(super) peer_workers: u32,
     pub(super) names: Names,
     /// Somebody asks us to stop, and why.
     pub(super) stop: watch::Receiver<Stop>,
@@ -64,6 +67,10 @@ pub(super) struct Ending {
     pub(super) changed: Option<bool>,
     /// The name beside a missing target under which what was made of it is kept.
     pub(super) kept: Option<String>,
+    /// What limited it, if anything stands out.
+    pub(super) limit: Option<Limit>,
+    /// Lines for those who want detail.
+    pub(super) notes: Vec<String>,
     /// Given to and taken from this side's data sockets.
     pub(super) wire_bytes: (u64, u64),
 }
@@ -142,10 +149,26 @@ struct Drive<'a> {
     bell: Arc<Notify>,
     copying: Workers,
     reading_back: Option<Workers>,
-    blocking: Option<JoinHandle<Done>>,
+    /// What may block, and since when it does.
+    blocking: Option<(JoinHandle<Done>, Instant)>,
+    /// How long the target's disk kept control waiting.
+    blocked: Duration,
     ended: Option<Result<(), Failure>>,
     began: Instant,
+    lately: Lately,
 }
+
+/// What limits the copy at present: judged anew for each stretch of time.
+#[derive(Debug, Default)]
+struct Lately {
+    /// Up to when it was judged, and what both sides had spent then.
+    until: Duration,
+    spent: [Spent; 2],
+    limit: Option<Limit>,
+}
+
+/// A stretch of time that is judged as one: four heartbeats, so that the peer's count is hardly late.
+const STRETCH: Duration = Duration::from_secs(2);
 
 /// Drives a session to its end. `watch` is called with its progress several times a second.
 pub(super) async fn drive(mut session: Session<'_>, watch: &mut dyn FnMut(Progress)) -> Ending {
@@ -182,8 +205,10 @@ pub(super) async fn drive(mut session: Session<'_>, watch: &mut dyn FnMut(Progre
         copying,
         reading_back: None,
         blocking: None,
+        blocked: Duration::ZERO,
         ended: None,
         began: Instant::now(),
+        lately: Lately::default(),
     };
     drive.run(watch).await;
     drive.ending().await
@@ -210,7 +235,8 @@ impl Drive<'_> {
                     continue;
                 }
                 done = wait_for(&mut self.blocking) => {
-                    self.blocking = None;
+                    self.unblock();
+                    self.course.handle(self.tick()); // what was counted up to now
                     self.done(done)
                 }
                 message = receive(&mut self.session.link), if link_lives => match message {
@@ -257,10 +283,43 @@ impl Drive<'_> {
             matched_bytes: self.count(Counter::MatchedBytes),
             changed_bytes: self.count(Counter::ChangedBytes),
             hole_bytes: self.count(Counter::HoleBytes),
+            spent: self.spent(),
         }
     }
 
-    fn progress(&self) -> Progress {
+    fn spent(&self) -> Spent {
+        let us = |counter| self.count(counter) / 1000;
+        let blocked = self.blocked + self.blocking.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
+        // While the target is synced, or takes its name, no worker has anything to do.
+        let kept_waiting = blocked * if self.session.names.target_is_here { self.copying.count() } else { 0 };
+        Spent {
+            hashing_us: us(Counter::HashingNs),
+            source_disk_us: us(Counter::SourceDiskNs),
+            target_disk_us: us(Counter::TargetDiskNs) + micros(kept_waiting),
+            peer_us: us(Counter::PeerNs),
+        }
+    }
+
+    /// This side and the peer's, with what they have spent since they had spent `before`.
+    fn sides(&self, before: [Spent; 2]) -> (Side, Option<Side>) {
+        let own = Side { workers: self.copying.count(), spent: self.spent().since(before[0]) };
+        let spent = self.course.peer_beat().spent.since(before[1]);
+        let peer = Side { workers: self.session.peer_workers, spent };
+        (own, self.session.link.is_some().then_some(peer))
+    }
+
+    /// What limits it at present.
+    fn limit_lately(&mut self) -> Option<Limit> {
+        let now = self.began.elapsed();
+        if now - self.lately.until >= STRETCH {
+            let (own, peer) = self.sides(self.lately.spent);
+            let limit = limit(micros(now - self.lately.until), own, peer);
+            self.lately = Lately { until: now, spent: [self.spent(), self.course.peer_beat().spent], limit };
+        }
+        self.lately.limit
+    }
+
+    fn progress(&mut self) -> Progress {
         // Bytes are done where the target is.
         let beat = if self.session.target.is_some() || self.session.link.is_none() {
             self.beat()
@@ -272,6 +331,7 @@ impl Drive<'_> {
             // They may be a peer's numbers: any.
             done_bytes: beat.matched_bytes.saturating_add(beat.changed_bytes).saturating_add(beat.hole_bytes),
             matched_bytes: beat.matched_bytes,
+            limit: self.limit_lately(),
         }
     }
 
@@ -334,7 +394,13 @@ impl Drive<'_> {
 
     fn block(&mut self, call: impl FnOnce() -> Done + Send + 'static) {
         assert!(self.blocking.is_none(), "one thing at a time");
-        self.blocking = Some(tokio::task::spawn_blocking(call));
+        self.blocking = Some((tokio::task::spawn_blocking(call), Instant::now()));
+    }
+
+    fn unblock(&mut self) {
+        if let Some((_, since)) = self.blocking.take() {
+            self.blocked += since.elapsed();
+        }
     }
 
     /// Something that may block is done; what the course is to be told.
@@ -401,12 +467,19 @@ impl Drive<'_> {
 
     /// What is left to be done when it is over, and how it ended.
     async fn ending(mut self) -> Ending {
-        if let Some(blocking) = self.blocking.take()
+        if let Some((blocking, _)) = self.blocking.take()
             && let Ok(done) = blocking.await
         {
             _ = self.done(done);
         }
         let result = self.ended.take().expect("it is over");
+        let elapsed_us = micros(self.began.elapsed());
+        let (own, peer) = self.sides([Spent::default(); 2]);
+        let mut notes = vec![format!("time of the workers: {}", own.of(elapsed_us))];
+        notes.extend(peer.map(|peer| format!("time of the other end's: {}", peer.of(elapsed_us))));
+        if result.is_ok() {
+            notes.push(format!("changes: {}", self.course.changes()));
+        }
         let mut changed = self.course.outcome().map(|outcome| outcome.changed);
         let mut kept = None;
         if let Some(target) = self.session.target.take() {
@@ -434,14 +507,20 @@ impl Drive<'_> {
             counts,
             changed,
             kept,
+            limit: limit(elapsed_us, own, peer),
+            notes,
             wire_bytes: (self.count(Counter::WireSentBytes), self.count(Counter::WireReceivedBytes)),
         }
     }
 }
 
-async fn wait_for(blocking: &mut Option<JoinHandle<Done>>) -> Done {
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+async fn wait_for(blocking: &mut Option<(JoinHandle<Done>, Instant)>) -> Done {
     match blocking {
-        Some(handle) => handle.await.expect("a blocking call does not panic"),
+        Some((handle, _)) => handle.await.expect("a blocking call does not panic"),
         None => std::future::pending().await,
     }
 }

@@ -12,6 +12,7 @@ mod link;
 pub mod server;
 mod signals;
 
+use crate::bottleneck::Limit;
 use crate::completion::DirectPolicy;
 use crate::digest::Digest;
 use crate::extent::BlockSize;
@@ -130,6 +131,8 @@ pub struct Progress {
     pub done_bytes: u64,
     /// Of them, what was equal.
     pub matched_bytes: u64,
+    /// What limits it at present, if anything stands out.
+    pub limit: Option<Limit>,
 }
 
 /// Who is told how it goes, while it goes. Nothing it does may change the copy.
@@ -184,6 +187,8 @@ pub struct Summary {
     pub read_back: bool,
     /// From the start of the program.
     pub elapsed_seconds: f64,
+    /// What limited it, if anything stands out.
+    pub limit: Option<Limit>,
     /// What went wrong, most important first. Empty: it went well.
     pub failures: Vec<Failure>,
     /// The signal that stopped it.

@@ -9,6 +9,7 @@ use super::drive::{Session, drive};
 use super::link::{self, Caller, DataSocket, Link, LinkError, identify};
 use super::signals::Signals;
 use super::{Names, Progress, ServeConfig, Summary, Watch, files};
+use crate::bottleneck::Limit;
 use crate::completion::DirectPolicy;
 use crate::failure::{Failure, Kind, printable};
 use crate::limits::{
@@ -301,7 +302,8 @@ impl Server {
                 link.send(&Message::Failed(failure.clone().into()));
             }
             let how = match result {
-                Ok(bytes) => format!("ok, {bytes} bytes changed"),
+                Ok((bytes, None)) => format!("ok, {bytes} bytes changed"),
+                Ok((bytes, Some(limit))) => format!("ok, {bytes} bytes changed, limit: {limit}"),
                 Err(failure) if failure.subject == name || failure.subject == hello.path => {
                     printable(failure.text.as_bytes())
                 }
@@ -322,8 +324,8 @@ impl Server {
         link.close(GOODBYE_MS).await;
     }
 
-    /// Bytes that changed, or why it failed.
-    async fn session(&self, link: &mut Link, hello: &Hello, name: &[u8]) -> Result<u64, Failure> {
+    /// Bytes that changed and what limited it, or why it failed.
+    async fn session(&self, link: &mut Link, hello: &Hello, name: &[u8]) -> Result<(u64, Option<Limit>), Failure> {
         let lied = |error: ProtocolError| Failure::about(Kind::Protocol, name, error.to_string());
         check_hello(hello).map_err(lied)?;
         if self.running.get() > SERVED_MAX {
@@ -367,11 +369,12 @@ impl Server {
             mailboxes,
             sockets,
             link: Some(link),
+            peer_workers: hello.workers.min(welcome.connections),
             names,
             stop: self.stopped.clone(),
         };
         let ending = drive(session, &mut |_: Progress| {}).await;
-        ending.failure.map_or(Ok(ending.counts.changed_bytes), Err)
+        ending.failure.map_or(Ok((ending.counts.changed_bytes, ending.limit)), Err)
     }
 
     fn welcome(&self, hello: &Hello, opened: &Opened) -> Welcome {

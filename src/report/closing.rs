@@ -89,7 +89,7 @@ fn would_move(summary: &Summary) -> String {
     }
 }
 
-/// How long, how fast where that is a speed of something, and what it cost the network.
+/// How long, how fast where that is a speed of something, what it cost the network, and what kept it from being faster.
 fn pace(summary: &Summary) -> String {
     let elapsed = Duration::try_from_secs_f64(summary.elapsed_seconds).unwrap_or_default();
     let long = if elapsed < CLOCK_FROM {
@@ -109,7 +109,8 @@ fn pace(summary: &Summary) -> String {
         (sent, received) => format!("; sent {}, received {}", HumanBytes(sent), HumanBytes(received)),
     };
     let read_back = if summary.read_back { ", read back" } else { "" };
-    format!("{} in {long}{rate}{read_back}{wire}", HumanBytes(bytes))
+    let limit = summary.limit.map_or_else(String::new, |limit| format!("; limit: {limit}"));
+    format!("{} in {long}{rate}{read_back}{wire}{limit}", HumanBytes(bytes))
 }
 
 fn done(summary: &Summary) -> String {
@@ -130,6 +131,7 @@ fn percent(share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bottleneck::Limit;
     use crate::control::Direction;
     use crate::digest::Digest;
     use crate::failure::Failure;
@@ -172,6 +174,10 @@ mod tests {
         let pace = "768.00 MiB in 2.00 s, 384.00 MiB/s; sent 126.00 MiB, received 1.00 MiB";
         let hash = "blake3:HASH";
         check(|_| (), &["125.00 MiB moved, 643.00 MiB were there already", pace, hash]);
+        check(
+            |summary| summary.limit = Some(Limit::SourceDisk),
+            &["125.00 MiB moved, 643.00 MiB were there already", &format!("{pace}; limit: source disk"), hash],
+        );
         check(
             |summary| (summary.hole_bytes, summary.read_back) = (Some(MIB), true),
             &[

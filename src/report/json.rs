@@ -2,6 +2,7 @@
 //!
 //! Its keys, their order and their meaning are in README.md and fixed; every key is always there, null where unknown.
 
+use crate::bottleneck::Limit;
 use crate::control::{Direction, Summary};
 use crate::failure::{Failure, Kind};
 use serde::Serialize;
@@ -31,6 +32,7 @@ struct Line {
     digest: Option<String>,
     verified: bool,
     read_back: bool,
+    limit: Option<&'static str>,
     errors: Vec<ErrorLine>,
     source_raw: Option<String>,
     target_raw: Option<String>,
@@ -71,6 +73,7 @@ pub(super) fn line(summary: &Summary) -> String {
         digest: summary.digest.map(|digest| format!("blake3:{digest}")),
         verified: summary.verified,
         read_back: summary.read_back,
+        limit: summary.limit.map(Limit::name),
         errors: summary.failures.iter().map(error).collect(),
         source_raw: raw(&summary.source),
         target_raw: raw(&summary.target),
@@ -131,6 +134,7 @@ mod tests {
             digest: Some(Digest([0x0f; 32])),
             verified: true,
             read_back: true,
+            limit: Some(Limit::TargetDisk),
             elapsed_seconds: 1.5,
             ..Summary::default()
         };
@@ -139,8 +143,8 @@ mod tests {
             r#"{"type":"summary","schema":1,"status":"ok","exit_code":0,"dry_run":false,"direction":"pull",
             "source":"host:9000:/a","target":"dir/a\n","source_bytes":100,"matched_bytes":75,"changed_bytes":20,
             "hole_bytes":5,"wire_sent_bytes":30,"wire_received_bytes":18446744073709551615,"similarity":0.75,
-            "changed":true,"elapsed_seconds":1.5,"digest":"blake3:HASH","verified":true,"read_back":true,"errors":[],
-            "source_raw":null,"target_raw":null}"#,
+            "changed":true,"elapsed_seconds":1.5,"digest":"blake3:HASH","verified":true,"read_back":true,
+            "limit":"target disk","errors":[],"source_raw":null,"target_raw":null}"#,
         );
     }
 
@@ -158,7 +162,8 @@ mod tests {
             r#"{"type":"summary","schema":1,"status":"failed","exit_code":2,"dry_run":null,"direction":null,
             "source":null,"target":null,"source_bytes":null,"matched_bytes":null,"changed_bytes":null,
             "hole_bytes":null,"wire_sent_bytes":null,"wire_received_bytes":null,"similarity":null,
-            "changed":null,"elapsed_seconds":0.0,"digest":null,"verified":false,"read_back":false,"errors":[
+            "changed":null,"elapsed_seconds":0.0,"digest":null,"verified":false,"read_back":false,
+            "limit":null,"errors":[
             {"path":null,"kind":"usage","message":"what?"},
             {"path":"/�","kind":"source_changed","message":"changed \"while\" read"}],
             "source_raw":null,"target_raw":null}"#,

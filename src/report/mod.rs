@@ -106,6 +106,7 @@ impl Watch for Report {
             Meter::Bar(bar) => {
                 bar.set_length(progress.source_bytes);
                 bar.set_message(equal_share(progress));
+                bar.set_prefix(limit(progress));
                 bar.set_position(progress.done_bytes);
             }
             Meter::Lines { began, due } => {
@@ -128,7 +129,7 @@ fn print_to(mut stream: impl Write, line: impl Display) {
 
 fn bar(target: ProgressDrawTarget) -> ProgressBar {
     let template = "{binary_bytes:>10} of {binary_total_bytes} [{wide_bar}] {percent:>3}%  \
-        {binary_bytes_per_sec}  {msg} equal  ETA {eta}";
+        {binary_bytes_per_sec}  {msg} equal  ETA {eta}{prefix}";
     let style = ProgressStyle::with_template(template).expect("a template that a test parses");
     ProgressBar::with_draw_target(None, target).with_style(style.progress_chars("=> "))
 }
@@ -143,13 +144,19 @@ fn progress_line(progress: Progress, elapsed: Duration) -> String {
         (rest, rate) => format!("{:#}", indicatif::HumanDuration(Duration::from_secs(rest.div_ceil(rate)))),
     };
     format!(
-        "{} of {} done ({}%), {}/s, {} equal, ETA {eta}",
+        "{} of {} done ({}%), {}/s, {} equal, ETA {eta}{}",
         HumanBytes(done_bytes),
         HumanBytes(source_bytes),
         percent(done_bytes, source_bytes),
         HumanBytes(rate),
         equal_share(progress),
+        limit(progress),
     )
+}
+
+/// What limits it at present, behind everything else, as it comes and goes.
+fn limit(progress: Progress) -> String {
+    progress.limit.map_or_else(String::new, |limit| format!(", limit: {limit}"))
 }
 
 /// How much of what is done was equal; nothing is claimed before something is done.
@@ -171,6 +178,7 @@ fn bytes_per_second(bytes: u64, elapsed: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bottleneck::Limit;
 
     const MIB: u64 = 1 << 20;
 
@@ -178,13 +186,15 @@ mod tests {
     fn a_plain_line_tells_bytes_done_rate_equal_share_and_what_is_left() {
         #[track_caller]
         fn check(done_bytes: u64, matched_bytes: u64, elapsed_s: u64, want: &str) {
-            let progress = Progress { source_bytes: 1000 * MIB, done_bytes, matched_bytes };
+            let progress = Progress { source_bytes: 1000 * MIB, done_bytes, matched_bytes, limit: None };
             assert_eq!(progress_line(progress, Duration::from_secs(elapsed_s)), want);
         }
         check(0, 0, 30, "0 B of 1000.00 MiB done (0%), 0 B/s, 0% equal, ETA unknown");
         check(300 * MIB, 0, 30, "300.00 MiB of 1000.00 MiB done (30%), 10.00 MiB/s, 0% equal, ETA 70s");
         check(999 * MIB, 998 * MIB, 30, "999.00 MiB of 1000.00 MiB done (99%), 33.30 MiB/s, 99% equal, ETA 1s");
         check(1000 * MIB, 1000 * MIB, 10, "1000.00 MiB of 1000.00 MiB done (100%), 100.00 MiB/s, 100% equal, ETA 0s");
+        let limited = Progress { limit: Some(Limit::SourceDisk), ..Progress::default() };
+        assert!(progress_line(limited, Duration::ZERO).ends_with("ETA 0s, limit: source disk"));
     }
 
     #[test]
@@ -194,7 +204,7 @@ mod tests {
         assert_eq!(percent(u64::MAX, 1), u64::MAX);
         assert_eq!(bytes_per_second(u64::MAX, Duration::ZERO), u64::MAX);
         assert_eq!(bytes_per_second(0, Duration::ZERO), 0);
-        let progress = Progress { source_bytes: 1, done_bytes: u64::MAX, matched_bytes: u64::MAX };
+        let progress = Progress { source_bytes: 1, done_bytes: u64::MAX, matched_bytes: u64::MAX, limit: None };
         assert!(progress_line(progress, Duration::ZERO).contains("ETA 0s"));
     }
 
@@ -202,9 +212,11 @@ mod tests {
     fn the_bar_stands_at_the_bytes_done() {
         let meter = Meter::Bar(bar(ProgressDrawTarget::hidden()));
         let mut report = Report { details: false, closing: false, json: false, meter };
-        report.progress(Progress { source_bytes: 4 * MIB, done_bytes: MIB, matched_bytes: MIB / 2 });
+        let limit = Some(Limit::Network);
+        report.progress(Progress { source_bytes: 4 * MIB, done_bytes: MIB, matched_bytes: MIB / 2, limit });
         let Meter::Bar(bar) = &report.meter else { unreachable!("made so above") };
         assert_eq!((bar.position(), bar.length(), bar.message()), (MIB, Some(4 * MIB), "50%".into()));
+        assert_eq!(bar.prefix(), ", limit: network");
         report.end(&Summary::default());
     }
 

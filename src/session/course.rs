@@ -6,6 +6,7 @@
 //! changed, and its digest; the digests are equal; what was written reads back (`--verify`); commit; only then 'committed'.
 //! The first failure is the session's. Who fails says so first, and stops then.
 
+use super::changes::Changes;
 use super::{Finished, ProtocolError};
 use crate::digest::{Digest, fold_file};
 use crate::extent::{Layout, StripeIndex};
@@ -145,6 +146,7 @@ pub struct Course {
     stripes: Vec<Option<Digest>>,
     finished: u64,
     written: Vec<StripeIndex>,
+    changes: Changes,
     wrote: bool,
     marking: bool,
     may_write: bool,
@@ -159,6 +161,7 @@ pub struct Course {
     failure: Option<Failure>,
     peer_stopped: bool,
     peer_beat: Beat,
+    own_beat: Beat,
     own_progress: u64,
     /// Ticks during which something of ours was worked on: that is progress too.
     busy_ticks: u64,
@@ -176,6 +179,7 @@ impl Course {
             stripes: Vec::new(),
             finished: 0,
             written: Vec::new(),
+            changes: Changes::new(start.layout),
             wrote: false,
             marking: false,
             may_write,
@@ -190,6 +194,7 @@ impl Course {
             failure: None,
             peer_stopped: false,
             peer_beat: Beat::default(),
+            own_beat: Beat::default(),
             own_progress: 0,
             busy_ticks: 0,
             moved_ms: start.now_ms,
@@ -239,6 +244,11 @@ impl Course {
     /// How far the peer is.
     pub fn peer_beat(&self) -> Beat {
         self.peer_beat
+    }
+
+    /// Where the changes lay.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// Takes note of what happened.
@@ -383,6 +393,7 @@ impl Course {
         if self.stripes[index].replace(finished.digest).is_none() {
             self.finished += 1;
         }
+        self.changes.note(&finished);
         if finished.changed_blocks > 0 {
             self.wrote = true;
             if self.start.verify {
@@ -441,6 +452,7 @@ impl Course {
             return self.read_back();
         }
         self.state = State::AwaitingCommitted;
+        self.beat();
         self.actions.push_back(Action::Send(Message::Proof(Proof::from(root))));
     }
 
@@ -497,6 +509,7 @@ impl Course {
         let committed = Committed { read_back: self.read_back, ..committed };
         self.outcome = Some(committed);
         if self.start.role == Role::Target {
+            self.beat();
             self.actions.push_back(Action::Send(Message::Committed(committed)));
         }
         self.end(Ok(()));
@@ -513,6 +526,7 @@ impl Course {
             self.busy_ticks += 1;
         }
         let progress = beat.progress + self.busy_ticks;
+        self.own_beat = Beat { progress, ..beat };
         if progress != self.own_progress {
             self.own_progress = progress;
             self.moved_ms = now_ms;
@@ -522,7 +536,7 @@ impl Course {
         }
         if self.start.role != Role::Both && now_ms.saturating_sub(self.beat_ms) >= HEARTBEAT_MS {
             self.beat_ms = now_ms;
-            self.actions.push_back(Action::Send(Message::Beat(Beat { progress, ..beat })));
+            self.beat();
         }
         if self.lost_ms.is_some_and(|lost_ms| now_ms.saturating_sub(lost_ms) >= BLAME_MS) {
             let text = format!("connection lost: {}", self.last_loss);
@@ -532,6 +546,10 @@ impl Course {
             let text = format!("nothing has moved for {} seconds: {}", NO_PROGRESS_MS / 1000, self.awaited());
             self.fail(Failure::about(Kind::NoProgress, &self.start.peer.clone(), text));
         }
+    }
+
+    fn beat(&mut self) {
+        self.actions.push_back(Action::Send(Message::Beat(self.own_beat)));
     }
 
     /// What waits for what, for people.

@@ -3,10 +3,11 @@
 //! Events go in through `handle`, actions come out of `poll`. A machine holds block numbers, digests and counts, never bytes
 //! of files, buffers, descriptors or clocks; so the simulator and the fuzzer can drive it as well as a worker. `source` and
 //! `target` are the two ends of one data connection; `handshake` is how a session starts and `course` how it goes on and
-//! ends on the control connection; `readback` is `--verify`; `fuzz` shakes them.
+//! ends on the control connection; `readback` is `--verify`, `changes` a map for people; `fuzz` shakes them.
 //!
 //! A frame for which a machine has no arrow is the peer's lie: a [`ProtocolError`], which ends the session and nothing else.
 
+pub mod changes;
 pub mod course;
 pub mod fuzz;
 pub mod handshake;
@@ -153,12 +154,12 @@ pub struct Finished {
     pub stripe: StripeIndex,
     /// Its digest: what the source read. Zeros in a dry run.
     pub digest: Digest,
-    /// At the target: bytes that were equal ...
+    /// Bytes that were equal ...
     pub matched_bytes: u64,
-    /// ... that came as payload ...
+    /// ... that went as payload ...
     pub changed_bytes: u64,
     /// ... that differed and are holes.
     pub hole_bytes: u64,
-    /// Blocks that differed, holes included.
+    /// At the target: blocks that differed, holes included.
     pub changed_blocks: u64,
 }

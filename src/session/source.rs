@@ -56,6 +56,9 @@ struct Wanted {
     signed: u32,
     /// Blocks known to be equal or handed over.
     settled: u32,
+    /// Of them, bytes that were sent, and bytes that were said to be holes.
+    changed_bytes: u64,
+    hole_bytes: u64,
     slate: Slate,
 }
 
@@ -174,6 +177,7 @@ impl Source {
         }
         self.runs.clear();
         if let Some((says, payload_bytes)) = self.settle() {
+            self.count(says);
             return Some(Action::Send(match says {
                 Says::Data => Frame::Data { pieces: &self.runs, payload_bytes },
                 Says::Holes => Frame::Holes { runs: &self.runs },
@@ -198,7 +202,10 @@ impl Source {
         let mut slate = self.spare.pop().ok_or(ProtocolError::TooManyOpen)?;
         slate.holes.fill(false);
         let mapping = if self.sparse { Mapping::Unasked } else { Mapping::Done };
-        self.wanted.push_back(Wanted { stripe, run, basis_blocks, mapping, read: 0, signed: 0, settled: 0, slate });
+        let (read, signed, settled, changed_bytes, hole_bytes) = (0, 0, 0, 0, 0);
+        let wanted =
+            Wanted { stripe, run, basis_blocks, mapping, read, signed, settled, changed_bytes, hole_bytes, slate };
+        self.wanted.push_back(wanted);
         Ok(())
     }
 
@@ -280,16 +287,24 @@ impl Source {
             return None;
         }
         let wanted = self.wanted.pop_front()?;
-        let stripe = wanted.stripe;
+        let Wanted { stripe, changed_bytes, hole_bytes, .. } = wanted;
         let digest = if self.terms.dry_run {
             Digest::default()
         } else {
             fold_stripe(&self.terms.layout, stripe, &wanted.slate.table.digests[..wanted.run.count as usize])
         };
-        self.finished =
-            Some(Finished { stripe, digest, matched_bytes: 0, changed_bytes: 0, hole_bytes: 0, changed_blocks: 0 });
+        let matched_bytes = self.terms.layout.run_bytes(wanted.run) - changed_bytes - hole_bytes;
+        self.finished = Some(Finished { stripe, digest, matched_bytes, changed_bytes, hole_bytes, changed_blocks: 0 });
         self.spare.push(wanted.slate);
         Some(Frame::Done { stripe, digest })
+    }
+
+    /// Counts what a frame is about to say of the first stripe.
+    fn count(&mut self, says: Says) {
+        let bytes: u64 = self.runs.iter().map(|run| self.terms.layout.run_bytes(*run)).sum();
+        if let Some(wanted) = self.wanted.front_mut() {
+            *(if says == Says::Holes { &mut wanted.hole_bytes } else { &mut wanted.changed_bytes }) += bytes;
+        }
     }
 
     /// Settles blocks of the first stripe, until a frame is full or nothing more is known. Fills `runs` and says what they

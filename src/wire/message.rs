@@ -3,6 +3,7 @@
 
 use super::codec::DecodeError;
 use super::preamble::SessionId;
+use crate::bottleneck::Spent;
 use crate::completion::DirectPolicy;
 use crate::digest::Digest;
 use crate::entry::Metadata;
@@ -94,6 +95,8 @@ pub struct Beat {
     pub changed_bytes: u64,
     /// At the target: bytes of finished stripes that differed and were made as holes.
     pub hole_bytes: u64,
+    /// Where the sender's workers spent their time.
+    pub spent: Spent,
 }
 
 /// Source to target, as the answer to `Received`: the file is as it was when we started.
@@ -412,8 +415,11 @@ mod tests {
             any_hello().prop_map(Message::Hello),
             welcome().prop_map(Message::Welcome),
             prop::collection::vec(any::<u32>(), 0..20).prop_map(|joined| Message::Begin(Begin { joined })),
-            any::<[u64; 4]>().prop_map(|[progress, matched_bytes, changed_bytes, hole_bytes]| {
-                Message::Beat(Beat { progress, matched_bytes, changed_bytes, hole_bytes })
+            any::<([u64; 4], [u64; 4])>().prop_map(|(counts, spent)| {
+                let [progress, matched_bytes, changed_bytes, hole_bytes] = counts;
+                let [hashing_us, source_disk_us, target_disk_us, peer_us] = spent;
+                let spent = Spent { hashing_us, source_disk_us, target_disk_us, peer_us };
+                Message::Beat(Beat { progress, matched_bytes, changed_bytes, hole_bytes, spent })
             }),
             Just(Message::Received),
             any::<[u8; 32]>().prop_map(|digest| Message::Proof(Proof { digest })),

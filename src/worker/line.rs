@@ -236,6 +236,11 @@ impl<C: Completions> Line<C> {
         arriving.got == arriving.bytes
     }
 
+    /// A payload's receive is posted: whatever is missing of it is on its way.
+    pub(super) fn is_filling(&self) -> bool {
+        self.receiving && self.arriving.is_some()
+    }
+
     /// Since when a payload has a buffer and is not complete.
     pub(super) fn filling_since_ms(&self) -> Option<u64> {
         let arriving = self.arriving.as_ref()?;
@@ -268,6 +273,11 @@ pub(super) enum What {
     Receive,
     /// A send.
     Send,
+}
+
+impl What {
+    /// How many kinds there are.
+    pub(super) const COUNT: usize = Self::Send as usize + 1;
 }
 
 /// Guest's slot, connection's index, and what it was.

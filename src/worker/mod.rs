@@ -8,6 +8,7 @@ mod connection;
 pub mod inbox;
 mod line;
 mod share;
+mod timesheet;
 
 use crate::completion::{Access, Account, Completions, Errno, FileId, Mode, Pool};
 use crate::counters::Counter;
@@ -26,6 +27,7 @@ use share::Shares;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use timesheet::Timesheet;
 
 /// Why a session ended on a worker.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -104,6 +106,8 @@ struct Guest<C: Completions> {
     ended: bool,
     /// Bytes that the kernels of our peers took and gave when we last looked.
     moved: u64,
+    /// Of the time at work that is not yet counted: writing.
+    writing_ns: u64,
     outbox: VecDeque<Outcome>,
     backend: std::marker::PhantomData<C>,
 }
@@ -136,6 +140,7 @@ pub struct Worker<C: Completions> {
     parties: [Option<Party<C>>; SESSIONS_MAX],
     shares: Shares,
     bench: Bench,
+    timesheet: Timesheet,
     /// Connections to look at: slot and index.
     list: VecDeque<(usize, usize)>,
     leaving: bool,
@@ -154,6 +159,7 @@ impl<C: Completions> Worker<C> {
             parties: std::array::from_fn(|_| None),
             shares: Shares::default(),
             bench: Bench::default(),
+            timesheet: Timesheet::default(),
             list: VecDeque::new(),
             leaving: false,
             looked_ms: 0,
@@ -177,6 +183,7 @@ impl<C: Completions> Worker<C> {
         }
         self.flush_outboxes();
         let mut quantum_bytes = HASH_QUANTUM_BYTES;
+        let mut idle = true;
         loop {
             let mut moved = false;
             while let Some(completion) = self.backend.pop() {
@@ -192,6 +199,7 @@ impl<C: Completions> Worker<C> {
                 let (slot, index) = self.list.pop_front().expect("counted");
                 self.look_at(slot, index, &mut quantum_bytes);
             }
+            idle &= !moved;
             if !moved || quantum_bytes == 0 {
                 break;
             }
@@ -201,13 +209,19 @@ impl<C: Completions> Worker<C> {
             return Ok(false);
         }
         let held_up = self.parties.iter().flatten().any(|(guest, _)| !guest.outbox.is_empty());
-        let wait_ms = match (self.list.is_empty() && self.jobs.is_empty(), held_up) {
+        let done = self.list.is_empty() && self.jobs.is_empty() && (idle || !self.copies());
+        let wait_ms = match (done, held_up) {
             (false, _) => 0,
             (true, true) => wait_ms.min(10),
             (true, false) => wait_ms,
         };
+        if wait_ms > 0 {
+            self.book_work(self.backend.now_ns());
+        }
         self.backend.turn(wait_ms)?;
-        self.look_around();
+        let now_ns = self.backend.now_ns();
+        self.book_turn(wait_ms > 0, now_ns);
+        self.look_around(now_ns / 1_000_000);
         Ok(true)
     }
 
@@ -304,6 +318,7 @@ impl<C: Completions> Worker<C> {
             stopping: false,
             ended: false,
             moved: 0,
+            writing_ns: 0,
             outbox: VecDeque::new(),
             backend: std::marker::PhantomData,
         };
@@ -384,6 +399,7 @@ impl<C: Completions> Worker<C> {
     fn complete(&mut self, completion: crate::completion::Completion<C::Buffer, C::Shared>, quantum_bytes: &mut u32) {
         let (slot, index, what) = untag(completion.tag);
         let about = completion.tag.about;
+        self.work_for(slot);
         let (guest, connections) = self.parties[slot].as_mut().expect("a guest stays while something is in flight");
         let mut cx =
             Context { backend: &mut self.backend, shares: &self.shares, bench: &mut self.bench, quantum_bytes };
@@ -395,6 +411,7 @@ impl<C: Completions> Worker<C> {
     }
 
     fn look_at(&mut self, slot: usize, index: usize, quantum_bytes: &mut u32) {
+        self.work_for(slot);
         let Some((guest, connections)) = &mut self.parties[slot] else { return };
         let Some(connection) = connections.get_mut(index) else { return };
         connection.listed = false;
@@ -449,8 +466,7 @@ impl<C: Completions> Worker<C> {
     }
 
     /// Once a second: bytes that move below us are progress too.
-    fn look_around(&mut self) {
-        let now_ms = self.backend.now_ms();
+    fn look_around(&mut self, now_ms: u64) {
         if now_ms.saturating_sub(self.looked_ms) < LOOK_MS {
             return;
         }

@@ -1,7 +1,7 @@
 //! The command line as a user meets it: help, usage errors, what is printed where, and how a server is told where to
 //! listen. What single arguments mean, `cli` itself tests.
 
-use crate::rig::{MIB, Part, Process, Rig, Run, Server, Way, assert_equal, digest, pdcp, remote, run};
+use crate::rig::{KIB, MIB, Part, Process, Rig, Run, Server, Way, assert_equal, digest, pdcp, remote, run};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::process::{Command, Stdio};
@@ -196,4 +196,24 @@ fn a_server_tells_who_asks_what_was_done() {
     run(&["--json".as_ref(), rig.path("source").as_os_str(), &there]).ends_with(0);
     let line = server.process.line_with("push to");
     assert!(line.contains("ok, 1048576 bytes changed"), "{line}");
+}
+
+#[test]
+fn a_map_tells_who_wants_details_where_the_changes_lay() {
+    let rig = Rig::in_memory();
+    let source = [Part::Data(1, MIB), Part::Data(2, MIB), Part::Hole(MIB), Part::Data(3, MIB)];
+    let target = [
+        Part::Data(1, MIB),
+        Part::Data(4, MIB),
+        Part::Data(5, MIB),
+        Part::Data(3, 768 * KIB),
+        Part::Data(6, 256 * KIB),
+    ];
+    rig.make("source", &source);
+    for way in Way::ALL {
+        rig.make("target", &target);
+        let run = rig.copy(way, rig.path("source"), rig.path("target"), &["-v"]);
+        run.ends_with(0);
+        run.tells("changes: [.##:]");
+    }
 }

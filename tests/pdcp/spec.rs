@@ -1,6 +1,7 @@
 //! `proto-spec.md` says what the program does: its examples, its bounds and its computed values are read from the text and
 //! compared. A block of the text is found by the words behind its opening fence.
 
+use pdcp::bottleneck::Spent;
 use pdcp::completion::DirectPolicy;
 use pdcp::digest::{Digest, Signature, fold_file, fold_stripe, hash_blocks};
 use pdcp::entry::{Metadata, Timestamp};
@@ -228,7 +229,8 @@ fn messages(session: SessionId, digest: [u8; 32], source: Metadata) -> [(&'stati
         cores: vec![6, 7],
         workers: 2,
     };
-    let beat = Beat { progress: 4711, matched_bytes: 94_371_840, changed_bytes: 49152, hole_bytes: 16384 };
+    let spent = Spent { hashing_us: 2000, source_disk_us: 0, target_disk_us: 60_000, peer_us: 1500 };
+    let beat = Beat { progress: 4711, matched_bytes: 94_371_840, changed_bytes: 49152, hole_bytes: 16384, spent };
     let committed = Committed {
         matched_bytes: 99_934_464,
         changed_bytes: 49152,

@@ -20,6 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["entry"],
     &["failure"],
     &["counters"],
+    &["bottleneck"],
     &["completion"],
     &["seal"],
     &["wire", "ring", "threads", "root"],

@@ -10,6 +10,7 @@ mod machines;
 use super::inbox::Outcome;
 use super::line::{Line, What, tag};
 use super::share::Shares;
+use super::timesheet::Waits;
 use super::{Guest, OpenFile, WorkerError};
 use crate::completion::{Completion, Completions, Errno, Mode, Operation, Part};
 use crate::counters::Counter;
@@ -48,7 +49,8 @@ pub(super) struct Bench {
 struct Flight {
     slot: usize,
     index: usize,
-    operations: usize,
+    /// How many, by [`What`].
+    operations: [usize; What::COUNT],
 }
 
 impl Flight {
@@ -59,7 +61,7 @@ impl Flight {
         about: u64,
         operation: Operation<C::Buffer, C::Shared>,
     ) {
-        self.operations += 1;
+        self.operations[what as usize] += 1;
         backend.push(tag(self.slot, self.index, what, about), operation);
     }
 }
@@ -125,7 +127,7 @@ impl<C: Completions> Connection<C> {
     pub(super) fn new(slot: usize, index: usize, number: u32, line: Option<Line<C>>, machines: Machines) -> Self {
         Self {
             number,
-            flight: Flight { slot, index, operations: 0 },
+            flight: Flight { slot, index, operations: [0; What::COUNT] },
             line,
             source: machines.source.map(Guarded),
             target: machines.target.map(Guarded),
@@ -144,7 +146,7 @@ impl<C: Completions> Connection<C> {
 
     /// Nothing is left of it: no operation in flight, and it was stopped or lost.
     pub(super) fn drained(&self) -> bool {
-        self.draining && self.flight.operations == 0
+        self.draining && self.flight.operations.iter().all(|count| *count == 0)
     }
 
     /// Work was left because the quantum was used up.
@@ -161,6 +163,18 @@ impl<C: Completions> Connection<C> {
     pub(super) fn dribbles(&self, now_ms: u64) -> bool {
         let since_ms = self.line.as_ref().and_then(Line::filling_since_ms);
         since_ms.is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= DRIBBLE_MS)
+    }
+
+    /// What it waits for if its worker has nothing to do.
+    pub(super) fn waits(&self) -> Waits {
+        let is_in_flight = |what: What| self.flight.operations[what as usize] > 0;
+        Waits {
+            source_disk: is_in_flight(What::ReadSource),
+            // Writes that may not begin wait for the target to be marked.
+            target_disk: is_in_flight(What::ReadBasis) || is_in_flight(What::Write) || !self.writes.is_empty(),
+            line: is_in_flight(What::Send) || self.line.as_ref().is_some_and(Line::is_filling),
+            peer: is_in_flight(What::Receive),
+        }
     }
 
     /// Lets go of everything but what is in flight.
@@ -224,7 +238,7 @@ impl<C: Completions> Connection<C> {
         guest: &Guest<C>,
         cx: &mut Context<'_, C>,
     ) -> Result<(), WorkerError> {
-        self.flight.operations -= 1;
+        self.flight.operations[what as usize] -= 1;
         guest.shared.counters.add(Counter::Progress, 1);
         match done.operation {
             read @ Operation::Read { .. } => self.read(what, about, read, done.result, guest, cx),
@@ -482,6 +496,7 @@ impl<C: Completions> Connection<C> {
         }
         let file = guest.target.as_ref().expect("only a target writes");
         let (id, mode, basis_bytes) = (file.id, file.mode, file.bytes);
+        let began_ns = cx.backend.now_ns();
         while let Some(write) = self.writes.pop_front() {
             match write {
                 Write::Bytes(run, part) => {
@@ -502,6 +517,7 @@ impl<C: Completions> Connection<C> {
                 }
             }
         }
+        guest.writing_ns += cx.backend.now_ns().saturating_sub(began_ns);
         Ok(true)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::peer::{Peer, data, frame};
 use super::scene::{Attack, BLOCK, End, LIE, STRIPES, Scene, strange_failure};
+use pdcp::bottleneck::Spent;
 use pdcp::digest::{Digest, Signature};
 use pdcp::extent::Run;
 use pdcp::limits::{MESSAGE_LEN_MAX, PAYLOAD_BYTES_MAX, PIECE_LEN, RUN_LEN, TAG_LEN};
@@ -273,8 +274,13 @@ fn two_proofs(peer: &mut Peer) {
     peer.say(&proof);
 }
 
-const ABSURD: Beat =
-    Beat { progress: u64::MAX, matched_bytes: u64::MAX, changed_bytes: u64::MAX, hole_bytes: u64::MAX };
+const ABSURD: Beat = Beat {
+    progress: u64::MAX,
+    matched_bytes: u64::MAX,
+    changed_bytes: u64::MAX,
+    hole_bytes: u64::MAX,
+    spent: Spent { hashing_us: u64::MAX, source_disk_us: u64::MAX, target_disk_us: u64::MAX, peer_us: u64::MAX },
+};
 
 /// Trigger: heartbeats whose counts add up to more than a u64. Damage: the sum overflowed, and the panic left the session
 /// on its workers for ever; eight of them, and the server was busy for good. Cure: counts of a peer's add up as far as

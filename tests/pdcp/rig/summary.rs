@@ -25,10 +25,14 @@ const KEYS: &[&str] = &[
     "digest",
     "verified",
     "read_back",
+    "limit",
     "errors",
     "source_raw",
     "target_raw",
 ];
+
+/// What `limit` may be, if it is not null.
+const LIMITS: &[&str] = &["source disk", "target disk", "network", "hashing", "peer"];
 
 /// What `kind` an exit code goes with.
 const KINDS: &[(i32, &str)] = &[
@@ -90,6 +94,10 @@ impl Summary {
             assert_eq!(self.text("status"), if kind == "interrupted" { kind } else { "failed" }, "{run}");
             assert!(!self.flag("verified"), "{run}");
         }
+        let limit = self.0["limit"].as_str();
+        assert!(self.is_null("limit") || limit.is_some_and(|limit| LIMITS.contains(&limit)), "{run}");
+        let is_local = self.0["direction"] == "local";
+        assert!(!is_local || limit.is_none_or(|limit| limit != "network" && limit != "peer"), "{run}");
         self.check_wire(run);
     }
 

@@ -1,0 +1,119 @@
+//! Where a worker's time goes: each guest is booked what the worker does for it, and what it waits for while the worker
+//! has nothing to do.
+//!
+//! The clock is read when the worker turns from one guest to another and around a wait, not once a block. While it works
+//! for one guest the others are booked nothing: their other ends see that they wait for no reason of their own.
+
+use super::connection::Connection;
+use super::{Guest, OpenFile, Worker};
+use crate::completion::{Completions, Mode};
+use crate::counters::Counter;
+
+/// Nothing takes as long at one go: whoever was away longer was stopped, and that is nobody's doing here.
+const STRETCH_NS_MAX: u64 = 2_000_000_000;
+/// Work that never pauses is booked this often, so that it can be watched.
+const BOOK_NS: u64 = 50_000_000;
+
+/// Up to when a worker's time is booked, and whom it works for.
+#[derive(Debug, Default)]
+pub(super) struct Timesheet {
+    since_ns: u64,
+    slot: usize,
+}
+
+impl Timesheet {
+    /// What is not booked yet; it has to be now.
+    fn stretch_ns(&mut self, now_ns: u64) -> u64 {
+        let stretch_ns = now_ns.saturating_sub(self.since_ns).min(STRETCH_NS_MAX);
+        self.since_ns = now_ns;
+        stretch_ns
+    }
+}
+
+/// What a guest, or one of its connections, waits for while there is nothing to do for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Waits {
+    pub(super) source_disk: bool,
+    pub(super) target_disk: bool,
+    /// The network has not taken what there is to send, or not brought the rest of a payload.
+    pub(super) line: bool,
+    /// The peer may say something: that is waited for only where nothing else is.
+    pub(super) peer: bool,
+}
+
+impl Waits {
+    fn and(self, other: Self) -> Self {
+        Self {
+            source_disk: self.source_disk | other.source_disk,
+            target_disk: self.target_disk | other.target_disk,
+            line: self.line | other.line,
+            peer: self.peer | other.peer,
+        }
+    }
+}
+
+impl<C: Completions> Guest<C> {
+    fn worked(&mut self, worked_ns: u64) {
+        let writing_ns = std::mem::take(&mut self.writing_ns).min(worked_ns);
+        self.shared.counters.add(Counter::HashingNs, worked_ns - writing_ns);
+        self.shared.counters.add(Counter::TargetDiskNs, writing_ns);
+    }
+
+    fn waited(&self, waits: Waits, waited_ns: u64) {
+        let Waits { source_disk, target_disk, line, peer } = waits;
+        let peer = line || (peer && !source_disk && !target_disk);
+        let booked =
+            [(Counter::SourceDiskNs, source_disk), (Counter::TargetDiskNs, target_disk), (Counter::PeerNs, peer)];
+        for (counter, _) in booked.into_iter().filter(|(_, waited)| *waited) {
+            self.shared.counters.add(counter, waited_ns);
+        }
+    }
+}
+
+impl<C: Completions> Worker<C> {
+    /// From now on the worker's time is this guest's.
+    pub(super) fn work_for(&mut self, slot: usize) {
+        if self.timesheet.slot != slot {
+            self.book_work(self.backend.now_ns());
+            self.timesheet.slot = slot;
+        }
+    }
+
+    /// Books what was done up to now.
+    pub(super) fn book_work(&mut self, now_ns: u64) {
+        let worked_ns = self.timesheet.stretch_ns(now_ns);
+        if let Some((guest, _)) = &mut self.parties[self.timesheet.slot] {
+            guest.worked(worked_ns);
+        }
+    }
+
+    /// Books a turn of the kernel's: what was waited for in it, or, now and then, that there was nothing to wait for.
+    pub(super) fn book_turn(&mut self, has_waited: bool, now_ns: u64) {
+        if !has_waited {
+            if now_ns.saturating_sub(self.timesheet.since_ns) >= BOOK_NS {
+                self.book_work(now_ns);
+            }
+            return;
+        }
+        let waited_ns = self.timesheet.stretch_ns(now_ns);
+        for (guest, waits) in self.waits() {
+            guest.waited(waits, waited_ns);
+        }
+    }
+
+    /// Some of what was pushed last is done by now, or is done within the kernel's turn, if it is in the page cache: that is
+    /// copying, and no wait.
+    pub(super) fn copies(&self) -> bool {
+        let cached = |file: &Option<OpenFile>| file.as_ref().is_some_and(|file| file.mode != Mode::Direct);
+        self.waits().any(|(guest, waits)| {
+            (waits.source_disk && cached(&guest.source)) || (waits.target_disk && cached(&guest.target))
+        })
+    }
+
+    fn waits(&self) -> impl Iterator<Item = (&Guest<C>, Waits)> {
+        self.parties.iter().flatten().map(|(guest, connections)| {
+            let waits = connections.iter().map(Connection::waits).reduce(Waits::and);
+            (guest, waits.unwrap_or_default())
+        })
+    }
+}
