@@ -100,6 +100,23 @@ fn each_option_of_a_copy_does_its_one_thing_before_or_after_the_paths() {
 }
 
 #[test]
+fn a_benchmark_is_a_copy_and_what_is_asked_beside_it() {
+    #[track_caller]
+    fn check(options: &str, levels: u32, agreed: bool, rsync_source: Option<&str>) {
+        let Command::Benchmark(config) = invoke(&format!("{options}|h:1:a|b|-W")).command else { panic!("{options}") };
+        assert_eq!((config.levels, config.agreed), (levels, agreed), "{options}");
+        assert_eq!(config.rsync_source, rsync_source.map(OsString::from), "{options}");
+        assert!(config.copy.whole_file && config.copy.target == Place::Local("b".into()), "{options}");
+    }
+    check("-B1", 1, false, None);
+    check("-B|100|--yes", 100, true, None);
+    check("--benchmark=7|--yes", 7, true, None);
+    check("-B|7|-B|8|--rsync-source|rsync://h/m/a", 8, false, Some("rsync://h/m/a"));
+    assert!(refusal_of("-B|2|a|h:1:b").0.failures[0].text.contains("is remote, but a benchmark"));
+    assert!(refusal_of("-B|2|--rsync-source||h:1:a|b").0.failures[0].text.contains("rsync://HOST"));
+}
+
+#[test]
 fn names_are_bytes_and_may_begin_with_a_dash_after_two_dashes() {
     let name = OsString::from_vec(b"\xff\xfe".to_vec());
     let invocation = parse([name.clone(), "h:1:b".into()]);

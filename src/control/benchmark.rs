@@ -68,6 +68,7 @@ pub fn run(config: BenchmarkConfig, audience: &mut dyn Audience) -> Summary {
         .and_then(|inode| link::run(benchmark.measure(inode, audience)))
         .and_then(|measured| measured);
     Summary {
+        verified: benchmark.summary.verified && result.is_ok(),
         failures: result.err().into_iter().collect(),
         aftermath: benchmark.aftermath,
         elapsed_seconds: began.elapsed().as_secs_f64(),

@@ -29,20 +29,12 @@ impl Audience for Report {
     }
 
     fn step(&mut self, what: &str) {
-        match &mut self.meter {
-            Meter::Nothing => {}
-            Meter::Bar(bar) => {
-                bar.finish_and_clear();
-                self.meter = Meter::new();
-            }
-            // Lines keep their pace: a level may take less than the time between two.
-            Meter::Lines { began, .. } => *began = Instant::now(),
-        }
+        self.meter.begin_again();
         self.detail(what);
     }
 
     fn level(&mut self, level: &Level) {
-        self.step(&format!("level {} of {}: done", level.number, level.levels));
+        self.meter.begin_again();
         if self.json {
             return print_to(stdout(), line(level));
         }
@@ -51,6 +43,21 @@ impl Audience for Report {
             self.headed = true;
         }
         print_to(stdout(), row(level));
+    }
+}
+
+impl Meter {
+    /// The next copy has a progress of its own.
+    fn begin_again(&mut self) {
+        match self {
+            Meter::Nothing => {}
+            Meter::Bar(bar) => {
+                bar.finish_and_clear();
+                *self = Meter::new();
+            }
+            // Lines keep their pace: a copy may take less than the time between two.
+            Meter::Lines { began, .. } => *began = Instant::now(),
+        }
     }
 }
 

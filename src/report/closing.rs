@@ -296,6 +296,11 @@ mod tests {
         check(Kind::Source, unwelcome, &[why]);
         check(Kind::Interrupted, |summary| summary.dry_run = Some(true), &[why]);
         check(Kind::Usage, |_| (), &[why]);
+        let again = "host:9000:/a equals a again";
+        check(Kind::Other, |summary| summary.aftermath = Some(Aftermath::Level), &[why, again]);
+        let mutated = Some(Aftermath::Mutated { remedy: b"pdcp a b\n".into() });
+        let heals = "host:9000:/a may be left mutated; this brings it back: pdcp a b\\n";
+        check(Kind::Interrupted, |summary| summary.aftermath = mutated.clone(), &[why, heals]);
         check(Kind::Interrupted, |summary| summary.direction = None, &[why]);
         check(Kind::Other, |summary| summary.failures.clear(), &[]);
     }
