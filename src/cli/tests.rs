@@ -169,7 +169,13 @@ fn a_usage_error_says_what_is_wrong_with_what_was_typed() {
     check("h:1:a|h:2:b", "h:1:a: is remote, and so is h:2:b");
     check("/|b", "/: is a directory");
     check("--jsom|a|b", "unexpected argument '--jsom' found; tip: a similar argument exists: '--json'");
-    check("-B|a|b", "unexpected argument '-B' found");
+    check("-B|a|b", "invalid value 'a' for '--benchmark <COUNT>'");
+    check("-B|0|a|b", "0 is not in 1..=100");
+    check("-B|101|a|b", "101 is not in 1..=100");
+    check("-B|2|-n|a|b", "cannot be used with '--dry-run'");
+    check("-B|2|--serve|:1", "cannot be used with");
+    check("--yes|a|b", "--benchmark <COUNT>");
+    check("--rsync-source|h:/a|a|b", "--benchmark <COUNT>");
     check("-Z|a|b", "unexpected argument '-Z' found");
     check("--no|a|b", "unexpected argument '--no' found");
     for size in ["1x", "", "K", "-5", "1e3", "0", "0.9", "0KiB"] {
