@@ -38,6 +38,7 @@
 //! |---|---|
 //! | how a block goes from disk to disk | `worker/connection/mod.rs`, then `session/source.rs` and `session/target.rs` |
 //! | how a copy goes from its first step to its last | `control/client.rs`, then `session/course.rs` |
+//! | what a benchmark does to its target | `control/benchmark.rs`, then `root/mutation.rs` |
 //! | what is sent, in which frame | `proto-spec.md`, then `wire/frame.rs` (data), `wire/message.rs` (control) |
 //! | how a file is cut into stripes and blocks | `extent.rs` |
 //! | what exit 0 promises | `root/commit.rs` |

@@ -115,6 +115,17 @@ pub const SESSION_EXTENTS_MIN: usize = 2;
 /// Bytes hashed before a worker looks at its completions again, so that the disk never runs dry.
 pub const HASH_QUANTUM_BYTES: u32 = 512 << 10;
 
+// --- benchmark ---
+
+/// Levels of one benchmark: a percent each.
+pub const BENCHMARK_LEVELS_MAX: u32 = 100;
+/// What a benchmark mutates at once: as pdiffcopy does, and as changes to large files often lie.
+pub const MUTATION_BYTES_MAX: u32 = 1 << 20;
+/// Pieces that a target should have, so that a percent is at least one. Shorter files are mutated in shorter pieces.
+pub const MUTATION_PIECES_WANTED: u64 = 100;
+/// An answer to yes or no, and then some.
+pub const ANSWER_BYTES_MAX: u64 = 256;
+
 // --- operations of one worker ---
 
 /// Submission queue of a worker's ring. Full means: submit, then go on.
@@ -185,6 +196,7 @@ pub const OUTCOMES_MAX: usize = 1024;
 pub const JOBS_MAX: usize = 1024;
 
 const _: () = assert!(BLOCK_BYTES_MIN.is_power_of_two());
+const _: () = assert!(MUTATION_BYTES_MAX >= BLOCK_BYTES_MAX, "a mutated piece is whole blocks");
 const _: () = assert!(BLOCK_BYTES_MAX.is_power_of_two());
 const _: () = assert!(BLOCK_BYTES_MAX <= PAYLOAD_BYTES_MAX, "a block must fit one payload");
 const _: () = assert!(BLOCK_BYTES_MAX as u64 <= STRIPE_BYTES_MIN, "a stripe holds at least one block");

@@ -1,7 +1,7 @@
 //! The program: parse, run, exit code.
 
 use pdcp::cli::{self, Command};
-use pdcp::control::{Watch, client, server};
+use pdcp::control::{Watch, benchmark, client, server};
 use pdcp::report::Report;
 use std::process::ExitCode;
 
@@ -16,6 +16,7 @@ fn run() -> ExitCode {
     invocation.notes.iter().for_each(|note| report.detail(note));
     let (summary, hint) = match invocation.command {
         Command::Copy(config) => (client::copy(*config, &mut report), ""),
+        Command::Benchmark(config) => (benchmark::run(*config, &mut report), ""),
         Command::Serve(config) => (server::serve(config, &mut report), ""),
         Command::Refuse { summary, hint } => (*summary, hint),
         Command::Say(text) => {

@@ -8,12 +8,13 @@ mod place;
 mod size;
 
 use crate::completion::DirectPolicy;
-use crate::control::{CopyConfig, ServeConfig, Summary, WorkersConfig};
+use crate::control::benchmark::BenchmarkConfig;
+use crate::control::{CopyConfig, Place, ServeConfig, Summary, WorkersConfig};
 use crate::extent::BlockSize;
 use crate::failure::{Failure, Kind};
-use crate::limits::{BLOCK_BYTES_MAX, CONNECTIONS_MAX, CPUS_MAX, WORKERS_MAX};
+use crate::limits::{BENCHMARK_LEVELS_MAX, BLOCK_BYTES_MAX, CONNECTIONS_MAX, CPUS_MAX, WORKERS_MAX};
 use crate::method::Method;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, error::ErrorKind};
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -37,6 +38,8 @@ pub struct Invocation {
 pub enum Command {
     /// Make one copy.
     Copy(Box<CopyConfig>),
+    /// Measure one copy.
+    Benchmark(Box<BenchmarkConfig>),
     /// Run a server.
     Serve(ServeConfig),
     /// Help or version: print it, done.
@@ -130,6 +133,19 @@ struct Typed {
     #[arg(value_parser = PossibleValuesParser::new(["auto", "always", "never"]).map(direct_policy))]
     direct: Option<DirectPolicy>,
 
+    /// Overwrite the local TARGET at COUNT levels, 1 to 100, bring it back from SOURCE each time, and print what that took
+    #[arg(short = 'B', long, value_name = "COUNT", allow_negative_numbers = true, help_heading = "Measuring")]
+    #[arg(conflicts_with_all = ["serve", "dry_run"])]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(BENCHMARK_LEVELS_MAX)))]
+    benchmark: Option<u32>,
+    /// Do not ask before TARGET is overwritten
+    #[arg(long, help_heading = "Measuring", requires = "benchmark")]
+    yes: bool,
+    /// Measure also rsync, which knows the same SOURCE as URL
+    #[arg(long, value_name = "URL", help_heading = "Measuring", requires = "benchmark")]
+    #[arg(value_parser = OsStringValueParser::new().try_map(rsync_source))]
+    rsync_source: Option<OsString>,
+
     /// Say more
     #[arg(short, long, action = ArgAction::Count, help_heading = "Output")]
     verbose: u8,
@@ -194,15 +210,19 @@ fn command(typed: Typed) -> Command {
         (Some(_), [path, ..]) => wrong(format!("{}: a server is given no paths; its clients name them", shown(path))),
         (None, []) => wrong("nothing to do: SOURCE and TARGET are missing".into()),
         (None, [path]) => wrong(format!("{}: only one path is given; a copy needs SOURCE and TARGET", shown(path))),
-        (None, [source, target]) => copy(&typed, source, target),
+        (None, [source, target]) => match (copy(&typed, source, target), typed.benchmark) {
+            (Ok(copy), None) => Command::Copy(Box::new(copy)),
+            (Ok(copy), Some(levels)) => benchmark(&typed, copy, levels),
+            (Err(refusal), _) => refusal,
+        },
         (None, [_, _, third, ..]) => wrong(format!("{}: more than two paths; pdcp copies one file", shown(third))),
     }
 }
 
-fn copy(typed: &Typed, source_typed: &OsString, target_typed: &OsString) -> Command {
+fn copy(typed: &Typed, source_typed: &OsString, target_typed: &OsString) -> Result<CopyConfig, Command> {
     let (source_bytes, target_bytes) = (source_typed.as_bytes().to_vec(), target_typed.as_bytes().to_vec());
     match place::pair(source_typed, target_typed) {
-        Ok((source, target)) => Command::Copy(Box::new(CopyConfig {
+        Ok((source, target)) => Ok(CopyConfig {
             source,
             source_typed: source_bytes,
             target,
@@ -217,13 +237,24 @@ fn copy(typed: &Typed, source_typed: &OsString, target_typed: &OsString) -> Comm
             direct: typed.direct.unwrap_or_default(),
             connections: typed.connections,
             workers: workers(typed),
-        })),
+        }),
         Err(failure) => {
             let dry_run = Some(typed.dry_run);
             let summary = Summary { dry_run, source: source_bytes, target: target_bytes, ..Summary::default() };
-            refuse(failure, summary, "")
+            Err(refuse(failure, summary, ""))
         }
     }
+}
+
+fn benchmark(typed: &Typed, copy: CopyConfig, levels: u32) -> Command {
+    if matches!(copy.target, Place::Remote(_)) {
+        let text = "is remote, but a benchmark overwrites its target: run it on that host, and name the source here";
+        let failure = Failure::about(Kind::Usage, &copy.target_typed, text);
+        let (source, target) = (copy.source_typed, copy.target_typed);
+        return refuse(failure, Summary { dry_run: Some(false), source, target, ..Summary::default() }, "");
+    }
+    let (agreed, rsync_source) = (typed.yes, typed.rsync_source.clone());
+    Command::Benchmark(Box::new(BenchmarkConfig { copy, levels, agreed, rsync_source }))
 }
 
 fn workers(typed: &Typed) -> WorkersConfig {
@@ -264,6 +295,11 @@ fn block_bytes(text: &str) -> Result<u64, String> {
 
 fn method(name: String) -> Result<Method, String> {
     Method::parse(&name).ok_or(format!("{name} is no method"))
+}
+
+/// Anything that rsync may know; it will say so itself if it does not.
+fn rsync_source(url: OsString) -> Result<OsString, &'static str> {
+    if url.is_empty() { Err("an rsync source is like rsync://HOST/MODULE/PATH or HOST:/PATH") } else { Ok(url) }
 }
 
 fn direct_policy(when: String) -> DirectPolicy {

@@ -100,6 +100,23 @@ fn each_option_of_a_copy_does_its_one_thing_before_or_after_the_paths() {
 }
 
 #[test]
+fn a_benchmark_is_a_copy_and_what_is_asked_beside_it() {
+    #[track_caller]
+    fn check(options: &str, levels: u32, agreed: bool, rsync_source: Option<&str>) {
+        let Command::Benchmark(config) = invoke(&format!("{options}|h:1:a|b|-W")).command else { panic!("{options}") };
+        assert_eq!((config.levels, config.agreed), (levels, agreed), "{options}");
+        assert_eq!(config.rsync_source, rsync_source.map(OsString::from), "{options}");
+        assert!(config.copy.whole_file && config.copy.target == Place::Local("b".into()), "{options}");
+    }
+    check("-B1", 1, false, None);
+    check("-B|100|--yes", 100, true, None);
+    check("--benchmark=7|--yes", 7, true, None);
+    check("-B|7|-B|8|--rsync-source|rsync://h/m/a", 8, false, Some("rsync://h/m/a"));
+    assert!(refusal_of("-B|2|a|h:1:b").0.failures[0].text.contains("is remote, but a benchmark"));
+    assert!(refusal_of("-B|2|--rsync-source||h:1:a|b").0.failures[0].text.contains("rsync://HOST"));
+}
+
+#[test]
 fn names_are_bytes_and_may_begin_with_a_dash_after_two_dashes() {
     let name = OsString::from_vec(b"\xff\xfe".to_vec());
     let invocation = parse([name.clone(), "h:1:b".into()]);
@@ -152,7 +169,13 @@ fn a_usage_error_says_what_is_wrong_with_what_was_typed() {
     check("h:1:a|h:2:b", "h:1:a: is remote, and so is h:2:b");
     check("/|b", "/: is a directory");
     check("--jsom|a|b", "unexpected argument '--jsom' found; tip: a similar argument exists: '--json'");
-    check("-B|a|b", "unexpected argument '-B' found");
+    check("-B|a|b", "invalid value 'a' for '--benchmark <COUNT>'");
+    check("-B|0|a|b", "0 is not in 1..=100");
+    check("-B|101|a|b", "101 is not in 1..=100");
+    check("-B|2|-n|a|b", "cannot be used with '--dry-run'");
+    check("-B|2|--serve|:1", "cannot be used with");
+    check("--yes|a|b", "--benchmark <COUNT>");
+    check("--rsync-source|h:/a|a|b", "--benchmark <COUNT>");
     check("-Z|a|b", "unexpected argument '-Z' found");
     check("--no|a|b", "unexpected argument '--no' found");
     for size in ["1x", "", "K", "-5", "1e3", "0", "0.9", "0KiB"] {

@@ -22,10 +22,17 @@ use tokio::sync::watch as told;
 pub fn copy(config: CopyConfig, watch: &mut dyn Watch) -> Summary {
     let began = Instant::now();
     let mut copy = Copy::new(config);
-    let failure = link::run(copy.run(watch)).and_then(|result| result).err();
-    copy.summary.failures.extend(failure);
-    copy.summary.elapsed_seconds = began.elapsed().as_secs_f64();
-    copy.summary
+    let run = async { copy.run(watch, until_signalled()?).await };
+    let failure = link::run(run).and_then(|result| result).err();
+    copy.end(failure, began)
+}
+
+/// The same as a part of something longer: inside a runtime, until told to stop.
+pub(super) async fn copy_until(config: CopyConfig, watch: &mut dyn Watch, stopped: told::Receiver<Stop>) -> Summary {
+    let began = Instant::now();
+    let mut copy = Copy::new(config);
+    let failure = copy.run(watch, stopped).await.err();
+    copy.end(failure, began)
 }
 
 /// One copy on its way.
@@ -53,26 +60,16 @@ struct Remotely {
 
 impl Copy {
     fn new(config: CopyConfig) -> Self {
-        let direction = match (&config.source, &config.target) {
-            (Place::Local(_), Place::Local(_)) => Direction::Local,
-            (Place::Local(_), Place::Remote(_)) => Direction::Push,
-            (Place::Remote(_), _) => Direction::Pull,
-        };
-        let summary = Summary {
-            direction: Some(direction),
-            dry_run: Some(config.dry_run),
-            source: config.source_typed.clone(),
-            target: config.target_typed.clone(),
-            ..Summary::default()
-        };
-        Self { config, summary, target: None, basis_bytes: None, lost: false }
+        Self { summary: blank(&config), config, target: None, basis_bytes: None, lost: false }
     }
 
-    async fn run(&mut self, watch: &mut dyn Watch) -> Result<(), Failure> {
-        let (stop, stopped) = told::channel(None);
-        // Taken here and not by the task, which runs when it is its turn.
-        let signals = Signals::new().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
-        link::spawn(heed(signals, stop));
+    fn end(mut self, failure: Option<Failure>, began: Instant) -> Summary {
+        self.summary.failures.extend(failure);
+        self.summary.elapsed_seconds = began.elapsed().as_secs_f64();
+        self.summary
+    }
+
+    async fn run(&mut self, watch: &mut dyn Watch, stopped: told::Receiver<Stop>) -> Result<(), Failure> {
         let mut result = self.attempt(watch, stopped.clone()).await;
         // A session that was lost is dialled again, and goes on: what is there already is the next one's basis.
         for pause_ms in REDIAL_PAUSES_MS {
@@ -370,6 +367,7 @@ impl Copy {
         let compared = self.basis_bytes.is_some() && !self.config.whole_file;
         self.summary = Summary {
             source_bytes: Some(source.bytes),
+            source_mtime: (!source.device_node).then_some(source.mtime),
             matched_bytes: Some(counts.matched_bytes),
             changed_bytes: Some(counts.changed_bytes),
             hole_bytes: Some(counts.hole_bytes),
@@ -389,6 +387,22 @@ impl Copy {
     }
 }
 
+/// What is known of a copy before its first step.
+pub(super) fn blank(config: &CopyConfig) -> Summary {
+    let direction = match (&config.source, &config.target) {
+        (Place::Local(_), Place::Local(_)) => Direction::Local,
+        (Place::Local(_), Place::Remote(_)) => Direction::Push,
+        (Place::Remote(_), _) => Direction::Pull,
+    };
+    Summary {
+        direction: Some(direction),
+        dry_run: Some(config.dry_run),
+        source: config.source_typed.clone(),
+        target: config.target_typed.clone(),
+        ..Summary::default()
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a share for people")]
 fn similarity(matched_bytes: u64, source_bytes: u64) -> f64 {
     if source_bytes == 0 { 1.0 } else { matched_bytes as f64 / source_bytes as f64 }
@@ -396,6 +410,15 @@ fn similarity(matched_bytes: u64, source_bytes: u64) -> f64 {
 
 /// Somebody asks us to stop: why, and the signal.
 pub(super) type Stop = Option<(Failure, i32)>;
+
+/// Signals are heeded from now on.
+pub(super) fn until_signalled() -> Result<told::Receiver<Stop>, Failure> {
+    let (stop, stopped) = told::channel(None);
+    // Taken here and not by the task, which runs when it is its turn.
+    let signals = Signals::new().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
+    link::spawn(heed(signals, stop));
+    Ok(stopped)
+}
 
 /// The first signal stops the copy and leaves it resumable, the second ends the program at once.
 async fn heed(mut signals: Signals, stop: told::Sender<Stop>) {
@@ -408,7 +431,7 @@ async fn heed(mut signals: Signals, stop: told::Sender<Stop>) {
     }
 }
 
-async fn told_to_stop(stop: &mut told::Receiver<Stop>) -> Failure {
+pub(super) async fn told_to_stop(stop: &mut told::Receiver<Stop>) -> Failure {
     loop {
         if let Some((failure, _)) = &*stop.borrow_and_update() {
             return failure.clone();
@@ -425,7 +448,7 @@ async fn open_source(path: &[u8]) -> Result<Source, Failure> {
     blocking(move || Source::open(Root::Typed, &path)).await.map_err(|error| error.of_source(&subject))
 }
 
-async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(call).await.expect("a blocking call does not panic")
 }
 

@@ -3,6 +3,7 @@
 //! `client` asks, `server` serves; both run the same session machine from `session`. Only here and on the command line
 //! are there clients and servers: everything below knows sources and targets.
 
+pub mod benchmark;
 pub mod client;
 mod crew;
 mod dial;
@@ -15,6 +16,7 @@ mod signals;
 use crate::bottleneck::Limit;
 use crate::completion::DirectPolicy;
 use crate::digest::Digest;
+use crate::entry::Timestamp;
 use crate::extent::BlockSize;
 use crate::failure::Failure;
 use crate::method::Method;
@@ -161,6 +163,8 @@ pub struct Summary {
     pub target: Vec<u8>,
     /// The source's length.
     pub source_bytes: Option<u64>,
+    /// The source's modification time; a device has none that means anything.
+    pub source_mtime: Option<Timestamp>,
     /// Bytes that were already there.
     pub matched_bytes: Option<u64>,
     /// Bytes that moved because they differed.
@@ -185,6 +189,8 @@ pub struct Summary {
     pub verified: bool,
     /// `--verify` did its part.
     pub read_back: bool,
+    /// It was a benchmark, and this is what it leaves of its target. `None`: a copy, or a benchmark that has not come so far.
+    pub aftermath: Option<Aftermath>,
     /// From the start of the program.
     pub elapsed_seconds: f64,
     /// What limited it, if anything stands out.
@@ -193,6 +199,18 @@ pub struct Summary {
     pub failures: Vec<Failure>,
     /// The signal that stopped it.
     pub signal: Option<i32>,
+}
+
+/// What a benchmark leaves of its target.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Aftermath {
+    /// It equals the source.
+    Level,
+    /// It may be mutated.
+    Mutated {
+        /// The command that brings it back.
+        remedy: Vec<u8>,
+    },
 }
 
 impl Summary {

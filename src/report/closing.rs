@@ -1,7 +1,7 @@
 //! The last lines of a run, for people: two or three where it went well, what is wrong and what to do where it did not.
 
 use super::{HumanBytes, bytes_per_second, printable};
-use crate::control::Summary;
+use crate::control::{Aftermath, Summary};
 use crate::failure::Kind;
 use indicatif::FormattedDuration;
 use std::time::Duration;
@@ -16,6 +16,10 @@ pub(super) fn lines(summary: &Summary) -> Vec<String> {
     if !summary.failures.is_empty() || summary.direction.is_none() {
         return Vec::new();
     }
+    if summary.aftermath == Some(Aftermath::Level) {
+        let again = level_again(summary);
+        return std::iter::once(again).chain(summary.digest.map(|digest| format!("blake3:{digest}"))).collect();
+    }
     let outcome = if summary.dry_run == Some(true) { would_move(summary) } else { moved(summary) };
     let mut lines = vec![outcome, pace(summary)];
     // Alone on its line, which then fits 80 columns. There is no success without both ends having agreed on it.
@@ -28,6 +32,14 @@ pub(super) fn troubles(summary: &Summary) -> Vec<String> {
     let mut lines: Vec<String> = summary.failures.iter().map(ToString::to_string).collect();
     let Some(first) = summary.failures.first() else { return lines };
     let target = printable(&summary.target);
+    match &summary.aftermath {
+        None => {}
+        Some(Aftermath::Level) => return [lines, vec![level_again(summary)]].concat(),
+        Some(Aftermath::Mutated { remedy }) => {
+            let remedy = printable(remedy);
+            return [lines, vec![format!("{target} may be left mutated; this brings it back: {remedy}")]].concat();
+        }
+    }
     let writes = summary.direction.is_some() && summary.dry_run != Some(true) && first.kind != Kind::Usage;
     match summary.changed {
         _ if !writes => {}
@@ -49,6 +61,10 @@ pub(super) fn troubles(summary: &Summary) -> Vec<String> {
         _ => {}
     }
     lines
+}
+
+fn level_again(summary: &Summary) -> String {
+    format!("{} equals {} again", printable(&summary.target), printable(&summary.source))
 }
 
 fn moved(summary: &Summary) -> String {
@@ -286,6 +302,11 @@ mod tests {
         check(Kind::Source, unwelcome, &[why]);
         check(Kind::Interrupted, |summary| summary.dry_run = Some(true), &[why]);
         check(Kind::Usage, |_| (), &[why]);
+        let again = "host:9000:/a equals a again";
+        check(Kind::Other, |summary| summary.aftermath = Some(Aftermath::Level), &[why, again]);
+        let mutated = Some(Aftermath::Mutated { remedy: b"pdcp a b\n".into() });
+        let heals = "host:9000:/a may be left mutated; this brings it back: pdcp a b\\n";
+        check(Kind::Interrupted, |summary| summary.aftermath = mutated.clone(), &[why, heals]);
         check(Kind::Interrupted, |summary| summary.direction = None, &[why]);
         check(Kind::Other, |summary| summary.failures.clear(), &[]);
     }

@@ -8,7 +8,7 @@ use crate::failure::{Failure, Kind};
 use serde::Serialize;
 
 /// Version of the lines. A key may be added without a new one; none changes or goes.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 #[derive(Serialize)]
 struct Line {

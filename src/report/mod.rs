@@ -4,6 +4,7 @@
 //! can fail: a stream that cannot be written never changes a copy, its exit code, or what the other stream gets. What the
 //! lines say is made in `closing` and `json`, without any output.
 
+mod benchmark;
 mod closing;
 mod json;
 
@@ -25,6 +26,8 @@ pub struct Report {
     closing: bool,
     json: bool,
     meter: Meter,
+    /// The overview of a benchmark has its heading.
+    headed: bool,
 }
 
 /// How progress is shown.
@@ -35,17 +38,23 @@ enum Meter {
     Lines { began: Instant, due: Instant },
 }
 
+impl Meter {
+    fn new() -> Self {
+        let now = Instant::now();
+        if stderr().is_terminal() {
+            Meter::Bar(bar(ProgressDrawTarget::stderr()))
+        } else {
+            Meter::Lines { began: now, due: now + LINE_INTERVAL }
+        }
+    }
+}
+
 impl Report {
     /// `verbosity`: above 0 with details, below 0 neither progress nor closing lines. `json`: a line for programs instead
     /// of the closing lines.
     pub fn new(verbosity: i32, json: bool) -> Self {
-        let now = Instant::now();
-        let meter = match () {
-            () if verbosity < 0 => Meter::Nothing,
-            () if stderr().is_terminal() => Meter::Bar(bar(ProgressDrawTarget::stderr())),
-            () => Meter::Lines { began: now, due: now + LINE_INTERVAL },
-        };
-        Self { details: verbosity > 0, closing: verbosity >= 0, json, meter }
+        let meter = if verbosity < 0 { Meter::Nothing } else { Meter::new() };
+        Self { details: verbosity > 0, closing: verbosity >= 0, json, meter, headed: false }
     }
 
     /// Help and version, as they are.
@@ -211,7 +220,7 @@ mod tests {
     #[test]
     fn the_bar_stands_at_the_bytes_done() {
         let meter = Meter::Bar(bar(ProgressDrawTarget::hidden()));
-        let mut report = Report { details: false, closing: false, json: false, meter };
+        let mut report = Report { details: false, closing: false, json: false, meter, headed: false };
         let limit = Some(Limit::Network);
         report.progress(Progress { source_bytes: 4 * MIB, done_bytes: MIB, matched_bytes: MIB / 2, limit });
         let Meter::Bar(bar) = &report.meter else { unreachable!("made so above") };

@@ -101,7 +101,7 @@ impl Work {
         Self { place, file, temporary, resumed, fsync, mark: None }
     }
 
-    fn mark_unfinished(&mut self, source_mtime: Timestamp) -> Result<(), RootError> {
+    pub(super) fn mark_unfinished(&mut self, source_mtime: Timestamp) -> Result<(), RootError> {
         if self.temporary.is_some() || self.mark.is_some() {
             return Ok(());
         }
@@ -188,7 +188,7 @@ impl Work {
     }
 
     /// `None`: the present time.
-    fn set_mtime(&self, mtime: Option<Timestamp>) -> Result<(), RootError> {
+    pub(super) fn set_mtime(&self, mtime: Option<Timestamp>) -> Result<(), RootError> {
         let last_modification = mtime.map_or(Timespec { tv_sec: 0, tv_nsec: UTIME_NOW }, |time| Timespec {
             tv_sec: time.seconds(),
             tv_nsec: time.nanos().into(),
@@ -201,7 +201,7 @@ impl Work {
     }
 
     /// By the description that holds the file since before the first write: it is told of every write that failed.
-    fn synced(&self, sync: fn(&OwnedFd) -> Result<(), Errno>) -> Result<(), RootError> {
+    pub(super) fn synced(&self, sync: fn(&OwnedFd) -> Result<(), Errno>) -> Result<(), RootError> {
         if !self.fsync {
             return Ok(());
         }

@@ -31,6 +31,8 @@ pub enum RootError {
     HasLinks(u64),
     /// What has the temporary's name is not ours.
     ForeignTemporary(String),
+    /// There is not one byte that a benchmark could mutate.
+    NoData,
     /// Source and target are one file.
     SameFile,
     /// Somebody else has it.
@@ -94,6 +96,7 @@ impl RootError {
             | Self::BlockDeviceTarget
             | Self::DanglingLink
             | Self::HasLinks(_)
+            | Self::NoData
             | Self::ForeignTemporary(_) => Kind::Refused,
             Self::Busy | Self::Appeared | Self::Replaced => Kind::Busy,
             _ => Kind::Target,
@@ -121,6 +124,7 @@ impl fmt::Display for RootError {
             Self::ForeignTemporary(name) => {
                 return write!(f, "the file is made as {name} beside it, but that is not a file of ours; remove it");
             }
+            Self::NoData => "holds no data, as its source does not; there is nothing to measure with",
             Self::SameFile => "source and target are the same file",
             Self::Busy => "is in use by another process; try again when that is done",
             Self::Appeared => "somebody else made this file meanwhile; both are kept, try again to update it",
@@ -198,6 +202,7 @@ mod tests {
         check(RootError::HasLinks(3), Kind::Refused, "--inplace");
         check(RootError::BlockDeviceTarget, Kind::Refused, "later version");
         check(RootError::ForeignTemporary(".pdcp-0".into()), Kind::Refused, ".pdcp-0");
+        check(RootError::NoData, Kind::Refused, "nothing to measure");
         check(RootError::NotRegular("a FIFO"), Kind::Refused, "a FIFO");
         check(RootError::Appeared, Kind::Busy, "both are kept");
         check(RootError::SameFile, Kind::Usage, "same file");

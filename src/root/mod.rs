@@ -3,13 +3,15 @@
 //!
 //! A path is resolved once, to a held directory and a name in it (`place`) or to a held file. Every later operation goes
 //! by descriptor: a path that is looked at twice may lead to two places. Everything is a plain blocking system call, off
-//! the hot path; control calls it from a thread that may block. Bytes are not read or written here, workers do that.
+//! the hot path; control calls it from a thread that may block. Bytes are read and written by workers; here only a
+//! benchmark's target is mutated.
 //!
 //! [`Root`] says where paths begin. Whoever confines a peer to a directory does it in `Root` and `place`.
 
 mod commit;
 mod error;
 mod facts;
+mod mutation;
 mod place;
 mod source;
 mod target;
@@ -19,6 +21,7 @@ mod tests;
 pub use commit::{Committed, Left};
 pub use error::RootError;
 pub use facts::{Facts, Inode};
+pub use mutation::{Mutated, Mutation, Share};
 pub use place::last_name;
 pub use source::Source;
 pub use target::{Target, TargetRequest};

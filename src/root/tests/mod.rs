@@ -2,6 +2,7 @@
 
 mod disks;
 mod ending;
+mod mutation;
 mod opening;
 mod rights;
 mod sources;

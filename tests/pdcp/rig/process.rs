@@ -5,12 +5,17 @@
 
 use super::{DEADLINE, Summary};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-use std::io::{BufRead, BufReader, Read};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
+
+const EIO: i32 = 5;
 
 /// See the module.
 #[derive(Debug)]
@@ -52,14 +57,23 @@ impl Process {
                 all
             })
         });
-        let (sender, lines) = channel();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            for line in stderr.lines() {
-                _ = sender.send(line.unwrap());
-            }
-        });
+        let lines = lines_of(child.stderr.take().unwrap());
         Self { child, shown, stdout, lines, said: Vec::new() }
+    }
+
+    /// Starts it on a terminal, as far as its standard input and error go, where somebody types this.
+    #[track_caller]
+    pub(crate) fn start_on_terminal(mut command: Command, typed: &[u8]) -> Self {
+        let mut screen = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
+        grantpt(&screen).unwrap();
+        unlockpt(&screen).unwrap();
+        let name = ptsname(&screen, Vec::new()).unwrap();
+        let terminal = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        screen.write_all(typed).unwrap();
+        let shown = format!("{command:?}");
+        command.stdin(terminal.try_clone().unwrap()).stderr(terminal).stdout(Stdio::null());
+        let child = command.spawn().unwrap();
+        Self { child, shown, stdout: None, lines: lines_of(Screen(screen)), said: Vec::new() }
     }
 
     /// Waits for a line on standard error that contains this.
@@ -111,6 +125,27 @@ impl Process {
         let timeout = Timespec { tv_sec: i64::try_from(DEADLINE.as_secs()).unwrap(), tv_nsec: 0 };
         poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout)).unwrap() > 0
     }
+}
+
+/// A terminal from its other side.
+struct Screen(File);
+
+impl Read for Screen {
+    /// Nobody is there any more: for a terminal that is an error.
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer).or_else(|error| if error.raw_os_error() == Some(EIO) { Ok(0) } else { Err(error) })
+    }
+}
+
+/// What is said there, line by line.
+fn lines_of(said: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(said).lines() {
+            _ = sender.send(line.unwrap());
+        }
+    });
+    lines
 }
 
 impl Drop for Process {
