@@ -1,0 +1,55 @@
+//! What is printed: tables in the form of pdiffcopy's documentation, one a figure, and the goals.
+
+use crate::goals::{Outcome, Verdict};
+use crate::peers::Program;
+use crate::rows::Section;
+use crate::sample::{Figure, Sample, median};
+use crate::scene::Pair;
+
+const FIGURES: [Figure; 5] =
+    [Figure::Seconds, Figure::MovedBytes, Figure::CpuSeconds, Figure::ClientPeakBytes, Figure::ServerPeakBytes];
+
+/// Medians of a section's rows, figure by figure.
+pub(crate) fn print_section(section: &Section, pair: &Pair, samples: &[Sample]) {
+    let mut programs: Vec<Program> = Vec::new();
+    for program in section.rows.iter().flat_map(|row| &row.programs) {
+        if !programs.contains(program) {
+            programs.push(*program);
+        }
+    }
+    for figure in FIGURES {
+        println!("\n{}: {}", section.title, figure.name());
+        let names = programs.iter().map(|program| String::from(program.name()));
+        print_line("Delta", "Data size", names);
+        for row in &section.rows {
+            let changed = pair.changed_bytes(&row.basis).map_or(String::new(), megabytes);
+            let cells = programs.iter().map(|program| {
+                let value = median(samples, &row.name, program.name(), figure);
+                value.map_or(String::new(), |value| figure.show(value))
+            });
+            print_line(&row.name, &changed, cells);
+        }
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+fn print_line(name: &str, size: &str, cells: impl Iterator<Item = String>) {
+    let cells: String = cells.map(|cell| format!("{cell:>12}")).collect();
+    println!("{name:<20}{size:>12}{cells}");
+}
+
+/// What falls short last, where it is seen. Returns whether nothing does.
+pub(crate) fn print_goals(verdicts: &[Verdict]) -> bool {
+    println!();
+    for (outcome, word) in
+        [(Outcome::NotMeasured, "not measured"), (Outcome::Reached, "reached"), (Outcome::Short, "FALLS SHORT")]
+    {
+        for verdict in verdicts.iter().filter(|verdict| verdict.outcome == outcome) {
+            println!("{word:<13} {}", verdict.text);
+        }
+    }
+    verdicts.iter().all(|verdict| verdict.outcome != Outcome::Short)
+}
