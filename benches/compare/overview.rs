@@ -9,25 +9,23 @@ use crate::scene::Pair;
 const FIGURES: [Figure; 5] =
     [Figure::Seconds, Figure::MovedBytes, Figure::CpuSeconds, Figure::ClientPeakBytes, Figure::ServerPeakBytes];
 
-/// Medians of a section's rows, figure by figure.
+/// Medians of a section's rows, figure by figure, without figures that nobody has.
 pub(crate) fn print_section(section: &Section, pair: &Pair, samples: &[Sample]) {
-    let mut programs: Vec<Program> = Vec::new();
-    for program in section.rows.iter().flat_map(|row| &row.programs) {
-        if !programs.contains(program) {
-            programs.push(*program);
-        }
-    }
+    let mut programs: Vec<Program> = section.rows.iter().flat_map(|row| row.programs.clone()).collect();
+    programs.sort();
+    programs.dedup();
     for figure in FIGURES {
+        if samples.iter().all(|sample| sample.figure(figure).is_none_or(|value| value == 0.0)) {
+            continue;
+        }
+        let cell = |row: &str, program: &Program| {
+            median(samples, row, program.name(), figure).map_or(String::new(), |value| figure.show(value))
+        };
         println!("\n{}: {}", section.title, figure.name());
-        let names = programs.iter().map(|program| String::from(program.name()));
-        print_line("Delta", "Data size", names);
+        print_line("Delta", "Data size", programs.iter().map(|program| program.name().into()));
         for row in &section.rows {
             let changed = pair.changed_bytes(&row.basis).map_or(String::new(), megabytes);
-            let cells = programs.iter().map(|program| {
-                let value = median(samples, &row.name, program.name(), figure);
-                value.map_or(String::new(), |value| figure.show(value))
-            });
-            print_line(&row.name, &changed, cells);
+            print_line(&row.name, &changed, programs.iter().map(|program| cell(&row.name, program)));
         }
     }
 }
@@ -43,7 +41,7 @@ fn print_line(name: &str, size: &str, cells: impl Iterator<Item = String>) {
 
 /// What falls short last, where it is seen. Returns whether nothing does.
 pub(crate) fn print_goals(verdicts: &[Verdict]) -> bool {
-    println!();
+    println!("\nGoals for medians, with a tolerance of 3 %:");
     for (outcome, word) in
         [(Outcome::NotMeasured, "not measured"), (Outcome::Reached, "reached"), (Outcome::Short, "FALLS SHORT")]
     {
