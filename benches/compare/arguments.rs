@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     /// Two files of your own for the row 'own files': the target holds BEFORE and is to become AFTER
     #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"])]
     pub(crate) files: Vec<PathBuf>,
-    /// Only rows of these names, such as 'identical,10 %'
+    /// Only rows that begin so, such as 'identical,10 %' or, of a sweep, =--block-size
     #[arg(long, value_name = "ROW,...", value_delimiter = ',')]
     pub(crate) rows: Vec<String>,
     /// Only programs that begin so, such as 'pdcp,rsync delta'

@@ -55,6 +55,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
     process::end_all_on_signals()?;
     let peers = Peers::find(arguments);
     let scene = Scene::new(&arguments.directory)?;
+    if arguments.cold && scene.is_in_memory()? {
+        return Err(unusable("--cold wants a --directory on a disk"));
+    }
     let remote = arguments.remote.as_deref();
     let bench = Bench {
         peers: &peers,
@@ -80,6 +83,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
     Ok(overview::print_goals(&verdicts) && findings.failures.is_empty())
 }
 
+fn unusable(why: &str) -> Error {
+    Error::World(std::io::Error::other(why))
+}
+
 fn measure_sections(arguments: &Arguments, bench: &Bench, scene: &Scene, findings: &mut Findings) -> Result<()> {
     let mut pair: Option<Pair> = None;
     for section in rows::sections(arguments, bench.peers) {
@@ -89,6 +96,9 @@ fn measure_sections(arguments: &Arguments, bench: &Bench, scene: &Scene, finding
             pair => pair.insert(scene.pair("file", bytes)?),
         };
         findings.measure(&section, bench, pair, arguments.runs)?;
+    }
+    if findings.samples.is_empty() && arguments.files.is_empty() {
+        return Err(unusable("no row and no program is left to measure"));
     }
     if let [before, after] = &arguments.files[..] {
         let mut section = rows::pair_of_files("own files", before.clone());

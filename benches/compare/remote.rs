@@ -1,7 +1,7 @@
 //! A host where `pdcp --serve` runs: its directory is set up and looked at by pdcp itself, since there is nothing else.
 //!
 //! The target's state is made here and pushed there; its result comes back by `-W`, so that every byte crosses, and is
-//! compared here. Nothing can be removed there: what was left is made empty, and named at the end.
+//! compared here. Nothing can be removed there: what was made is made empty in the end.
 
 use crate::peers::{Peers, Program};
 use crate::process::{Error, Process, Result};
@@ -30,7 +30,9 @@ pub(crate) struct Remote<'a> {
 impl<'a> Remote<'a> {
     pub(crate) fn new(address: &str, rsync: Option<&str>, peers: &'a Peers) -> Self {
         let own = |address: &str| format!("{}/pdcp-bench-{}/", address.trim_end_matches('/'), std::process::id());
-        Self { peers, pdcp: own(address), rsync: rsync.map(own), targets: Cell::new(0) }
+        let pdcp = own(address);
+        println!("the other end's files are made in {pdcp}, and are empty in the end");
+        Self { peers, pdcp, rsync: rsync.map(own), targets: Cell::new(0) }
     }
 
     /// Makes the source of a pull, and with it the directory.
@@ -67,15 +69,15 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// Says what is left.
+    /// Makes empty what cannot be removed.
     pub(crate) fn clear(&self, directory: &Path) -> Result<()> {
         let empty = directory.join("empty");
         std::fs::write(&empty, "")?;
         self.push(&empty, "source")?;
-        for target in 0..=self.targets.replace(0) {
-            self.push(&empty, &format!("target-{target}"))?;
+        for count in (0..=self.targets.get()).rev() {
+            self.targets.set(count);
+            self.push(&empty, &self.target())?;
         }
-        println!("empty files are left in {}", self.pdcp);
         Ok(())
     }
 

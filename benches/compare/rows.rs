@@ -41,7 +41,8 @@ impl Section {
             row.programs.retain(|program| peers.has(*program) && is_wanted(arguments, *program));
         }
         self.rows.retain(|row| !row.programs.is_empty());
-        self.rows.retain(|row| arguments.rows.is_empty() || arguments.rows.contains(&row.name));
+        let is_named = |row: &Row| arguments.rows.iter().any(|name| row.name.starts_with(name.as_str()));
+        self.rows.retain(|row| arguments.rows.is_empty() || is_named(row));
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`Scene`] does. Content is BLAKE3's stream, so nothing in it repeats, and no two changes have the same bytes.
 
 use crate::process::Result;
-use rustix::fs::Advice;
+use rustix::fs::{Advice, FsWord};
 use std::fs::{File, FileTimes, OpenOptions};
 use std::io::{Error, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -16,6 +16,9 @@ use tempfile::TempDir;
 pub(crate) const PIECE_BYTES: u64 = 1 << 20;
 /// A change that is smaller than most blocks.
 const PAGE_BYTES: u64 = 4 << 10;
+
+/// Of linux/magic.h.
+const TMPFS_MAGIC: FsWord = 0x0102_1994;
 
 /// What the target holds before a run.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -52,6 +55,11 @@ impl Scene {
             .tempdir_in(parent)
             .map_err(|error| Error::new(error.kind(), format!("{}: {error}", parent.display())))?;
         Ok(Self { directory })
+    }
+
+    /// Whether what it holds can be nowhere but in the page cache.
+    pub(crate) fn is_in_memory(&self) -> Result<bool> {
+        Ok(rustix::fs::statfs(self.directory())?.f_type == TMPFS_MAGIC)
     }
 
     pub(crate) fn directory(&self) -> &Path {
