@@ -33,10 +33,9 @@ fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
-        Err(Error::Interrupted) => ExitCode::from(130),
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::from(1)
+            ExitCode::from(if process::is_interrupted() { 130 } else { 1 })
         }
     }
 }
