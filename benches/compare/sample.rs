@@ -2,23 +2,76 @@
 
 /// One run of one program on one row. Only runs whose result was compared byte for byte become a sample.
 #[derive(Clone, Debug)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// The row's name, such as `10 %` or `first copy`.
-    pub row: String,
+    pub(crate) row: String,
     /// The program's name, such as `pdcp push` or `rsync delta`.
-    pub program: String,
+    pub(crate) program: String,
     /// 0-based.
-    pub run: u32,
+    pub(crate) run: u32,
     /// Wall clock of the asking process, from its start to its exit.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// File bytes that crossed the connection, as the program tells; `None` where it does not.
-    pub moved_bytes: Option<u64>,
+    pub(crate) moved_bytes: Option<u64>,
     /// User and system time of the asking process, and of the server for this run.
-    pub client_cpu_seconds: f64,
-    /// See above; 0 where there is no server.
-    pub server_cpu_seconds: f64,
+    pub(crate) client_cpu_seconds: f64,
+    /// See above; 0 where there is no server, or it is on another machine.
+    pub(crate) server_cpu_seconds: f64,
     /// Largest resident set of the asking process.
-    pub client_peak_bytes: u64,
-    /// Of the server; 0 where there is none.
-    pub server_peak_bytes: u64,
+    pub(crate) client_peak_bytes: u64,
+    /// Of the server; 0 where there is none, or it is on another machine.
+    pub(crate) server_peak_bytes: u64,
+}
+
+/// What can be asked of a sample.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Figure {
+    Seconds,
+    MovedBytes,
+    /// Of both ends.
+    CpuSeconds,
+    ClientPeakBytes,
+    ServerPeakBytes,
+}
+
+impl Figure {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds",
+            Self::MovedBytes => "MB moved",
+            Self::CpuSeconds => "CPU seconds of both ends",
+            Self::ClientPeakBytes => "peak memory of the client, MB",
+            Self::ServerPeakBytes => "peak memory of the server, MB",
+        }
+    }
+
+    /// In the unit that its name says.
+    pub(crate) fn show(self, value: f64) -> String {
+        match self {
+            Self::Seconds | Self::CpuSeconds => format!("{value:.2}"),
+            Self::MovedBytes | Self::ClientPeakBytes | Self::ServerPeakBytes => format!("{:.1}", value / 1e6),
+        }
+    }
+}
+
+impl Sample {
+    pub(crate) fn figure(&self, figure: Figure) -> Option<f64> {
+        match figure {
+            Figure::Seconds => Some(self.seconds),
+            Figure::MovedBytes => self.moved_bytes.map(|bytes| bytes as f64),
+            Figure::CpuSeconds => Some(self.client_cpu_seconds + self.server_cpu_seconds),
+            Figure::ClientPeakBytes => Some(self.client_peak_bytes as f64),
+            Figure::ServerPeakBytes => Some(self.server_peak_bytes as f64),
+        }
+    }
+}
+
+/// Of all runs of `program` on `row`; `None` where there is none that tells.
+pub(crate) fn median(samples: &[Sample], row: &str, program: &str, figure: Figure) -> Option<f64> {
+    let runs = samples.iter().filter(|sample| sample.row == row && sample.program == program);
+    let mut figures: Vec<f64> = runs.filter_map(|sample| sample.figure(figure)).collect();
+    figures.sort_by(f64::total_cmp);
+    let upper = *figures.get(figures.len() / 2)?;
+    let lower = figures[(figures.len() - 1) / 2];
+    Some(f64::midpoint(lower, upper))
 }

@@ -1,86 +1,50 @@
-//! A first copy over a long path: 25 ms and 1 Gbit/s each way, with a queue of 100 ms, between two network namespaces of
-//! our own on this machine.
+//! A first copy over a long path: 25 ms and 1 Gbit/s each way with a queue of 100 ms, between two network namespaces of our
+//! own on this machine.
 //!
-//! The server runs in one, the client in the other, and a relay carries their IP packets. It shows what connections and
-//! congestion control, windows and round trips come to, which loopback hides. Needs root; everything it makes goes away with it.
+//! The server runs in one, the client in the other, and a relay carries their IP packets. It shows what connections,
+//! congestion control, windows and round trips come to, which loopback hides. It needs root, and all that it makes goes
+//! away with it. What the path does to plain TCP is measured first, so that nobody has to believe in the relay.
 
 mod proof;
 mod relay;
 mod spaces;
 
+use crate::peers::Program;
+use crate::process::{Ended, Error, Process, Result, ending};
 use crate::sample::Sample;
+use crate::scene::{Basis, Pair, Scene};
 use relay::{Relay, Shape};
 use spaces::Spaces;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, PipeReader};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
-use std::{fmt, thread};
 
-/// The path: half of Europe, and what one port of a switch passes.
-const SHAPE: Shape = Shape {
-    delay: Duration::from_millis(25),
-    bits_per_second: 1_000_000_000,
-    queue: Duration::from_millis(100),
-};
-/// What TCP can carry of the rate at most, as file bytes: 949 Mbit/s; of it a copy should carry nine tenths.
-pub(crate) const FILE_BITS_PER_SECOND: f64 = 949e6;
-/// The server's port; in a namespace of our own nobody else has it.
+/// Half of Europe, and what one port of a switch passes.
+const SHAPE: Shape =
+    Shape { delay: Duration::from_millis(25), bits_per_second: 1_000_000_000, queue: Duration::from_millis(100) };
+/// What it can carry at most as bytes of a file, on an Ethernet; a copy should reach nine tenths of it, start included.
+const FILE_BITS_PER_SECOND: f64 = 949e6;
+const FILE_BYTES: u64 = 1_000_000_000;
+/// The server's; in a namespace of our own nobody else has it.
 const PORT: u16 = 9000;
+/// A copy takes ten seconds over many connections, and some twenty over one.
+const LIMIT: Duration = Duration::from_secs(300);
 
-/// What to run.
-#[derive(Clone, Debug)]
-pub(crate) struct Options {
-    /// The program.
-    pub(crate) pdcp: PathBuf,
-    /// Where source and target are: on tmpfs, with room for both.
-    pub(crate) directory: PathBuf,
-    /// Of the source.
-    pub(crate) bytes: u64,
+/// What to measure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options<'a> {
+    pub(crate) pdcp: &'a Path,
+    /// Below which the scratch directory is made; a slow disk would be measured instead of the path.
+    pub(crate) directory: &'a Path,
     /// A row for each.
-    pub(crate) connections: Vec<u32>,
-    /// Of every row, interleaved.
+    pub(crate) connections: &'a [u32],
+    /// Of each row, in turn.
     pub(crate) runs: u32,
-    /// `cubic`, `bbr`; this machine's default if nobody says.
-    pub(crate) congestion_control: Option<String>,
+    /// Such as `cubic`; `None` is this machine's default.
+    pub(crate) congestion_control: Option<&'a str>,
 }
-
-/// Why there are no figures.
-#[derive(Debug)]
-pub(crate) enum Error {
-    /// What this machine or user has not, and how to get it.
-    Lacking(&'static str),
-    /// A command that sets the path up said no.
-    Refused { command: String, said: String },
-    /// `what` failed.
-    Io { what: &'static str, error: io::Error },
-    /// pdcp failed, and what it said.
-    Copy(String),
-    /// The target is not what the source is.
-    Differs,
-}
-
-impl Error {
-    fn io(what: &'static str) -> impl Fn(io::Error) -> Self {
-        move |error| Self::Io { what, error }
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Lacking(what) => write!(f, "the long path needs {what}"),
-            Self::Refused { command, said } => write!(f, "{command}: {said}"),
-            Self::Io { what, error } => write!(f, "{what}: {error}"),
-            Self::Copy(said) => write!(f, "pdcp failed: {said}"),
-            Self::Differs => write!(f, "the target differs from the source"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// An end of the path.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -92,6 +56,8 @@ enum Side {
 }
 
 impl Side {
+    const BOTH: [Self; 2] = [Self::Near, Self::Far];
+
     fn name(self) -> &'static str {
         match self {
             Self::Near => "near",
@@ -99,7 +65,7 @@ impl Side {
         }
     }
 
-    /// From the block for benchmarks (RFC 2544).
+    /// Of the block that is set aside for benchmarks (RFC 2544).
     fn address(self) -> Ipv4Addr {
         match self {
             Self::Near => Ipv4Addr::new(198, 18, 0, 1),
@@ -108,187 +74,170 @@ impl Side {
     }
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Direction {
-    Push,
-    Pull,
-}
-
-/// Both namespaces and the relay between them. The relay goes first.
+/// Both namespaces and the relay between them, which goes first.
 #[derive(Debug)]
 struct LongPath {
     relay: Relay,
     spaces: Spaces,
 }
 
-impl LongPath {
-    fn new(shape: Shape) -> Result<Self, Error> {
-        let (spaces, [near, far]) = Spaces::new()?;
-        let relay = Relay::start(near, far, shape).map_err(Error::io("relay"))?;
-        Ok(Self { relay, spaces })
-    }
+/// The name of a row.
+pub(crate) fn row(connections: u32) -> String {
+    format!("long path, {connections} connections")
 }
 
-/// Measures pdcp on the long path: a row for each number of connections, push and pull. Says on standard error what the
-/// path itself does.
+/// What the path takes at least for any of its rows.
+pub(crate) fn least_seconds() -> f64 {
+    FILE_BYTES as f64 * 8.0 / FILE_BITS_PER_SECOND
+}
+
+/// Push and pull for each number of connections, in turn. What the path itself does is told on standard error.
 ///
 /// # Errors
-/// What is lacking here, or what went wrong; a target that differs is an error, not a figure.
-pub(crate) fn run(options: &Options) -> Result<Vec<Sample>, Error> {
-    let path = LongPath::new(SHAPE)?;
-    if let Some(algorithm) = &options.congestion_control {
-        path.spaces.congestion_control(algorithm)?;
+/// Also for the first copy that fails or is wrong: on a path that loses nothing but time there is no reason for one.
+pub(crate) fn run(options: &Options<'_>) -> Result<Vec<Sample>> {
+    let (spaces, [near, far]) = Spaces::new()?;
+    let path = LongPath { relay: Relay::start(near, far, SHAPE)?, spaces };
+    if let Some(algorithm) = options.congestion_control {
+        path.spaces.choose_congestion_control(algorithm)?;
     }
-    prove(&path, options)?;
-    let (source, target) = (options.directory.join("long-path.source"), options.directory.join("long-path.target"));
-    let _scratch = Scratch([&source, &target]);
-    random_file(&source, options.bytes).map_err(Error::io("source"))?;
-    let mut server = Server::start(&path.spaces, &options.pdcp)?;
+    prove(&path, options.connections)?;
+    let scene = Scene::new(options.directory)?;
+    let mut pair = scene.pair("long-path", FILE_BYTES)?;
     let mut samples = Vec::new();
     for run in 0..options.runs {
-        for connections in &options.connections {
-            for direction in [Direction::Push, Direction::Pull] {
-                let sample = copy(&path, &mut server, options, *connections, direction, [&source, &target])?;
+        for connections in options.connections {
+            for program in [Program::PdcpPush, Program::PdcpPull] {
+                let sample = path.sample(program, *connections, run, options.pdcp, &mut pair)?;
                 let [there, back] = path.relay.passed();
-                eprintln!("{}, {}: {:.3} s; so far {there}, {back}", sample.row, sample.program, sample.seconds);
-                samples.push(Sample { run, ..sample });
+                eprintln!("run {run}: {}, {}: {:.3} s", sample.row, sample.program, sample.seconds);
+                eprintln!("    in all {there} there, {back} back");
+                samples.push(sample);
             }
         }
     }
     Ok(samples)
 }
 
-/// What the path does without pdcp, so that nobody has to believe in the relay.
-fn prove(path: &LongPath, options: &Options) -> Result<(), Error> {
+/// The round trip, and what plain TCP reaches.
+fn prove(path: &LongPath, connections: &[u32]) -> Result<()> {
+    let algorithm = path.spaces.congestion_control()?;
     let round_trip = proof::round_trip(&path.spaces)?;
-    eprintln!("long path: a connect takes {:.1} ms", round_trip.as_secs_f64() * 1e3);
-    for connections in &options.connections {
+    eprintln!("long path: a connect takes {:.1} ms; congestion control {algorithm}", round_trip.as_secs_f64() * 1e3);
+    for connections in connections {
         path.spaces.forget()?;
-        let took = proof::bulk(&path.spaces, *connections, options.bytes)?;
-        let rate = megabits(options.bytes, took.as_secs_f64());
+        let took = proof::bulk(&path.spaces, *connections, FILE_BYTES)?.as_secs_f64();
+        let megabits = FILE_BYTES as f64 * 8.0 / took / 1e6;
         let [there, back] = path.relay.passed();
-        eprintln!("plain TCP, {connections} connections: {rate:.0} Mbit/s; so far {there}, {back}");
+        eprintln!("long path: plain TCP, {connections} connections: {took:.3} s, {megabits:.0} Mbit/s");
+        eprintln!("    in all {there} there, {back} back");
     }
     Ok(())
 }
 
-fn megabits(bytes: u64, seconds: f64) -> f64 {
-    bytes as f64 * 8.0 / seconds / 1e6
+impl LongPath {
+    /// One first copy: timed, then compared.
+    fn sample(&self, program: Program, connections: u32, run: u32, pdcp: &Path, pair: &mut Pair) -> Result<Sample> {
+        pair.set(&Basis::Missing)?;
+        self.spaces.forget()?;
+        let server = Server::start(&self.spaces, pdcp)?;
+        let printed = pair.target.with_extension("printed");
+        let (seconds, client) = self.copy(program, connections, pdcp, pair, &printed)?;
+        let server = server.process.end()?;
+        let printed = fs::read_to_string(&printed)?;
+        if !client.status.success() {
+            return Err(Error::Program(format!("{}: {}, {printed}", row(connections), ending(client.status))));
+        }
+        if !pair.compare()? {
+            return Err(Error::Program(format!("{}: the result is wrong", row(connections))));
+        }
+        Ok(Sample {
+            row: row(connections),
+            program: program.name().into(),
+            run,
+            seconds,
+            moved_bytes: program.moved_bytes(&printed),
+            client_cpu_seconds: client.cpu_seconds,
+            server_cpu_seconds: server.cpu_seconds,
+            client_peak_bytes: client.peak_bytes,
+            server_peak_bytes: server.peak_bytes,
+        })
+    }
+
+    fn copy(
+        &self,
+        program: Program,
+        connections: u32,
+        pdcp: &Path,
+        pair: &Pair,
+        printed: &Path,
+    ) -> Result<(f64, Ended)> {
+        let there = |path: &Path| format!("{}:{PORT}:{}", Side::Far.address(), path.display()).into();
+        let mut command = self.spaces.command(Side::Near, pdcp);
+        command.args(["--json", "--connections", &connections.to_string()]);
+        if program == Program::PdcpPush {
+            command.args([pair.source.clone(), there(&pair.target)]);
+        } else {
+            command.args([there(&pair.source), pair.target.clone()]);
+        }
+        let printed = File::create(printed)?;
+        command.stdout(printed.try_clone()?).stderr(printed);
+        let start = Instant::now();
+        let client = Process::start(&mut command)?.wait(LIMIT)?;
+        Ok((start.elapsed().as_secs_f64(), client))
+    }
 }
 
-/// One first copy, timed, compared, and removed again.
-fn copy(
-    path: &LongPath,
-    server: &mut Server,
-    options: &Options,
-    connections: u32,
-    direction: Direction,
-    [source, target]: [&Path; 2],
-) -> Result<Sample, Error> {
-    path.spaces.forget()?;
-    let remote = |path: &Path| format!("{}:{PORT}:{}", Side::Far.address(), path.display());
-    let local = |path: &Path| path.display().to_string();
-    let (program, from, to) = match direction {
-        Direction::Push => ("pdcp push", local(source), remote(target)),
-        Direction::Pull => ("pdcp pull", remote(source), local(target)),
-    };
-    let server_cpu_seconds = server.cpu_seconds();
-    let mut command = path.spaces.command(Side::Near, &options.pdcp);
-    command.args(["--json", "--connections", &connections.to_string()]).args([from, to]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let began = Instant::now();
-    let client = command.spawn().map_err(Error::io("pdcp"))?;
-    let output = client.wait_with_output().map_err(Error::io("pdcp"))?;
-    let seconds = began.elapsed().as_secs_f64();
-    if !output.status.success() {
-        return Err(Error::Copy(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
-    }
-    if !equal(source, target).map_err(Error::io("comparing"))? {
-        return Err(Error::Differs);
-    }
-    fs::remove_file(target).map_err(Error::io("target"))?;
-    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    Ok(Sample {
-        row: format!("long path, {connections} connections"),
-        program: program.into(),
-        run: 0,
-        seconds,
-        moved_bytes: summary["changed_bytes"].as_u64(),
-        client_cpu_seconds: 0.0,
-        server_cpu_seconds: server.cpu_seconds() - server_cpu_seconds,
-        client_peak_bytes: 0,
-        server_peak_bytes: 0,
-    })
-}
-
-/// `pdcp --serve` at the far end, until it is dropped.
+/// `pdcp --serve` at the far end.
 #[derive(Debug)]
-struct Server(Child);
+struct Server {
+    process: Process,
+    /// What it says after it listens, a line a session: open, so that it can.
+    _said: BufReader<PipeReader>,
+}
 
 impl Server {
-    fn start(spaces: &Spaces, pdcp: &Path) -> Result<Self, Error> {
+    /// Comes back when it listens.
+    fn start(spaces: &Spaces, pdcp: &Path) -> Result<Self> {
+        let (reader, writer) = io::pipe()?;
         let mut command = spaces.command(Side::Far, pdcp);
-        command.args(["--serve", &format!("{}:{PORT}", Side::Far.address())]);
-        let mut child = command.stderr(Stdio::piped()).spawn().map_err(Error::io("pdcp --serve"))?;
-        let mut said = BufReader::new(child.stderr.take().expect("piped"));
-        let server = Self(child);
-        let mut lines = said.by_ref().lines().map_while(Result::ok);
-        if !lines.any(|line| line.contains("listening on")) {
-            return Err(Error::Copy("the server did not start".into()));
+        command.args(["--serve", &format!("{}:{PORT}", Side::Far.address())]).stderr(writer);
+        let process = Process::start(&mut command)?;
+        drop(command); // its end of the pipe is the server's alone
+        let mut said = BufReader::new(reader);
+        let mut line = String::new();
+        while !line.contains("listening on") {
+            line.clear();
+            if said.read_line(&mut line)? == 0 {
+                return Err(Error::Program("the server at the far end did not start".into()));
+            }
         }
-        // What it says later is a line a session: read, so that it never waits for us.
-        thread::spawn(move || io::copy(&mut said, &mut io::sink()));
-        Ok(server)
-    }
-
-    fn cpu_seconds(&self) -> f64 {
-        cpu_seconds(self.0.id())
+        Ok(Self { process, _said: said })
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        _ = self.0.kill();
-        _ = self.0.wait();
-    }
-}
-
-fn cpu_seconds(process: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The name in brackets may hold anything; user and system time are the 12th and 13th field behind it.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
-    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
-    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
-}
-
-/// Files that go when this does.
-struct Scratch<'a>([&'a Path; 2]);
-
-impl Drop for Scratch<'_> {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|path| drop(fs::remove_file(path)));
-    }
-}
-
-/// What does not compress and has no holes.
-fn random_file(path: &Path, bytes: u64) -> io::Result<()> {
-    let mut random = File::open("/dev/urandom")?.take(bytes);
-    io::copy(&mut random, &mut File::create(path)?).map(drop)
-}
-
-fn equal(one: &Path, other: &Path) -> io::Result<bool> {
-    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
-    let (mut ours, mut theirs) = (vec![0; 1 << 20], vec![0; 1 << 20]);
-    loop {
-        let read = one.read(&mut ours)?;
-        if read == 0 {
-            return Ok(other.read(&mut theirs)? == 0);
-        }
-        match other.read_exact(&mut theirs[..read]) {
-            Ok(()) if ours[..read] == theirs[..read] => {}
-            Ok(()) => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            Err(error) => return Err(error),
+/// Only this: `long-path [CONNECTIONS,... [RUNS [CONGESTION CONTROL]]]`.
+pub(crate) fn alone() -> std::process::ExitCode {
+    let words: Vec<String> = std::env::args().skip(2).collect();
+    let connections = words.first().map_or("16,1", String::as_str).split(',').map(str::parse).collect::<Vec<_>>();
+    let options = Options {
+        pdcp: env!("CARGO_BIN_EXE_pdcp").as_ref(),
+        directory: "/dev/shm".as_ref(),
+        connections: &connections.into_iter().map(|number| number.expect("a number")).collect::<Vec<_>>(),
+        runs: words.get(1).map_or(1, |runs| runs.parse().expect("a number of runs")),
+        congestion_control: words.get(2).map(String::as_str),
+    };
+    let measured = crate::process::end_all_on_signals().map_err(Into::into).and_then(|()| run(&options));
+    match measured {
+        Ok(samples) => samples.iter().for_each(|sample| {
+            let rate = FILE_BYTES as f64 * 8.0 / sample.seconds / 1e6;
+            let part = least_seconds() / sample.seconds;
+            println!("{}, {}: {:.3} s, {rate:.0} Mbit/s, {part:.3}", sample.row, sample.program, sample.seconds);
+        }),
+        Err(error) => {
+            eprintln!("{error}");
+            return std::process::ExitCode::FAILURE;
         }
     }
+    std::process::ExitCode::SUCCESS
 }

@@ -1,7 +1,8 @@
 //! What the path is without pdcp: its round trip, and what plain TCP carries over it.
 
+use super::Side;
 use super::spaces::Spaces;
-use super::{Error, Side};
+use crate::process::Result;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
@@ -13,7 +14,7 @@ const PORT: u16 = 9001;
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// The least of three connects: a SYN there and its answer back.
-pub(super) fn round_trip(spaces: &Spaces) -> Result<Duration, Error> {
+pub(super) fn round_trip(spaces: &Spaces) -> Result<Duration> {
     let listener = listen(spaces)?;
     let connect = || {
         let began = Instant::now();
@@ -21,11 +22,11 @@ pub(super) fn round_trip(spaces: &Spaces) -> Result<Duration, Error> {
     };
     let tries = (0..3).map(|_| spaces.inside(Side::Near, connect)).collect::<io::Result<Vec<_>>>();
     drop(listener);
-    Ok(tries.map_err(Error::io("connect"))?.into_iter().min().expect("three"))
+    Ok(tries?.into_iter().min().expect("three"))
 }
 
 /// How long `bytes` take from near to far over so many plain TCP connections, from the first SYN to the last byte.
-pub(super) fn bulk(spaces: &Spaces, connections: u32, bytes: u64) -> Result<Duration, Error> {
+pub(super) fn bulk(spaces: &Spaces, connections: u32, bytes: u64) -> Result<Duration> {
     let listener = listen(spaces)?;
     let share = bytes / u64::from(connections);
     let began = Instant::now();
@@ -35,13 +36,12 @@ pub(super) fn bulk(spaces: &Spaces, connections: u32, bytes: u64) -> Result<Dura
         let senders: Vec<_> = (0..connections).map(|_| scope.spawn(send)).collect();
         senders.into_iter().try_for_each(|sender| sender.join().expect("its panic was told"))?;
         receivers.join().expect("its panic was told")
-    })
-    .map_err(Error::io("plain TCP"))?;
+    })?;
     Ok(began.elapsed())
 }
 
-fn listen(spaces: &Spaces) -> Result<TcpListener, Error> {
-    spaces.inside(Side::Far, || TcpListener::bind((Side::Far.address(), PORT))).map_err(Error::io("listen"))
+fn listen(spaces: &Spaces) -> Result<TcpListener> {
+    Ok(spaces.inside(Side::Far, || TcpListener::bind((Side::Far.address(), PORT)))?)
 }
 
 fn send(mut bytes: u64) -> io::Result<()> {
@@ -56,7 +56,8 @@ fn send(mut bytes: u64) -> io::Result<()> {
 
 /// Reads so many connections to their ends.
 fn accept(listener: &TcpListener, connections: u32) -> io::Result<()> {
-    let sockets = (0..connections).map(|_| listener.accept().map(|(socket, _)| socket)).collect::<io::Result<Vec<_>>>()?;
+    let sockets =
+        (0..connections).map(|_| listener.accept().map(|(socket, _)| socket)).collect::<io::Result<Vec<_>>>()?;
     thread::scope(|scope| {
         let readers: Vec<_> = sockets.into_iter().map(|socket| scope.spawn(|| drain(socket))).collect();
         readers.into_iter().try_for_each(|reader| reader.join().expect("its panic was told"))

@@ -4,17 +4,22 @@
 //! Names have our process number in them. They are removed when this is dropped and also when the process ends in any
 //! other way: a shell holds the reading end of a pipe that closes with us.
 
+use super::Side;
 use super::relay::MTU;
-use super::{Error, Side};
+use crate::process::{Error, Result};
 use std::fs::File;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::{fs, io, path::Path, thread};
+use std::{fs, io, thread};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 /// Packets that a device holds for the relay: more than all windows together, so that packets are lost in the path's
 /// queue only, and are counted there.
 const DEVICE_PACKETS: u32 = 50_000;
+
+/// Of the namespace that looks.
+const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
 
 /// Both namespaces.
 #[derive(Debug)]
@@ -29,9 +34,9 @@ impl Spaces {
     ///
     /// # Errors
     /// What this machine or this user lacks, and how to get it.
-    pub(super) fn new() -> Result<(Self, [SyncDevice; 2]), Error> {
+    pub(super) fn new() -> Result<(Self, [SyncDevice; 2])> {
         check_needs()?;
-        let mut janitor = janitor().map_err(Error::io("sh"))?;
+        let mut janitor = janitor()?;
         let leash = janitor.stdin.take();
         let spaces = Self { janitor, leash };
         let near = spaces.make(Side::Near)?;
@@ -56,23 +61,29 @@ impl Spaces {
     }
 
     /// Forgets what TCP has learned about the path: every copy is the first.
-    pub(super) fn forget(&self) -> Result<(), Error> {
-        [Side::Near, Side::Far].iter().try_for_each(|side| ip(&["-n", &name(*side), "tcp_metrics", "flush"]))
+    pub(super) fn forget(&self) -> Result<()> {
+        Side::BOTH.iter().try_for_each(|side| ip(&["-n", &name(*side), "tcp_metrics", "flush"]))
     }
 
-    /// Sets the congestion control of both sides; `None` leaves this machine's default.
-    pub(super) fn congestion_control(&self, algorithm: &str) -> Result<(), Error> {
-        for side in [Side::Near, Side::Far] {
-            let write = || fs::write("/proc/sys/net/ipv4/tcp_congestion_control", algorithm);
-            self.inside(side, write).map_err(Error::io("congestion control"))?;
+    pub(super) fn congestion_control(&self) -> Result<String> {
+        Ok(self.inside(Side::Near, || fs::read_to_string(CONGESTION_CONTROL))?.trim_end().to_owned())
+    }
+
+    /// For the connections of both sides.
+    pub(super) fn choose_congestion_control(&self, algorithm: &str) -> Result<()> {
+        for side in Side::BOTH {
+            self.inside(side, || fs::write(CONGESTION_CONTROL, algorithm)).map_err(|error| {
+                let help = "in a namespace only what net.ipv4.tcp_allowed_congestion_control has can be chosen";
+                Error::Program(format!("congestion control {algorithm}: {error}; {help}"))
+            })?;
         }
         Ok(())
     }
 
-    fn make(&self, side: Side) -> Result<SyncDevice, Error> {
+    fn make(&self, side: Side) -> Result<SyncDevice> {
         let (space, device) = (name(side), device(side));
         ip(&["netns", "add", &space])?;
-        let tun = DeviceBuilder::new().name(&device).build_sync().map_err(Error::io("/dev/net/tun"))?;
+        let tun = DeviceBuilder::new().name(&device).build_sync()?;
         ip(&["link", "set", &device, "netns", &space])?;
         ip(&["-n", &space, "link", "set", "lo", "up"])?;
         ip(&["-n", &space, "address", "add", &format!("{}/24", side.address()), "dev", &device])?;
@@ -98,15 +109,15 @@ fn device(side: Side) -> String {
     format!("pdcp{}{}", std::process::id(), &side.name()[..1])
 }
 
-fn check_needs() -> Result<(), Error> {
+fn check_needs() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        return Err(Error::Lacking("network namespaces: run it as root"));
+        return Err(lacking("root: network namespaces are for nobody else"));
     }
     if Command::new("ip").arg("-V").stdout(Stdio::null()).status().is_err() {
-        return Err(Error::Lacking("the command 'ip': install the package iproute2"));
+        return Err(lacking("the command 'ip': apt-get install iproute2"));
     }
     if !Path::new("/dev/net/tun").exists() {
-        return Err(Error::Lacking("/dev/net/tun: load it by 'modprobe tun'; in a container, give it that device"));
+        return Err(lacking("/dev/net/tun: 'modprobe tun', or in a container '--device /dev/net/tun'"));
     }
     Ok(())
 }
@@ -123,11 +134,15 @@ fn janitor() -> io::Result<Child> {
         .spawn()
 }
 
-fn ip(arguments: &[&str]) -> Result<(), Error> {
-    let output = Command::new("ip").args(arguments).output().map_err(Error::io("ip"))?;
+fn lacking(what: &str) -> Error {
+    Error::Program(format!("the long path needs {what}"))
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("ip").args(arguments).output()?;
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Error::Refused { command: format!("ip {}", arguments.join(" ")), said })
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Error::Program(format!("ip {}: {}", arguments.join(" "), said.trim_end())))
 }

@@ -1,0 +1,121 @@
+//! What was typed.
+
+use crate::size;
+use clap::{Parser, ValueEnum};
+use std::path::PathBuf;
+
+/// Measures pdcp beside rsync, pdiffcopy and cp, and says where it falls short of its goals.
+///
+/// Exit code: 0 all goals that were measured are reached, 1 one falls short or a result was wrong, 2 usage, 130
+/// interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "bench.sh", args_override_self = true)]
+pub(crate) struct Arguments {
+    /// A host where `pdcp --serve` runs, and a directory on it that may be filled. Without it both ends are here
+    #[arg(value_name = "HOST:PORT:/DIRECTORY")]
+    pub(crate) remote: Option<String>,
+    /// The same directory as rsync reaches it: rsync://HOST/MODULE/ or HOST:/DIRECTORY
+    #[arg(long, value_name = "ADDRESS", requires = "remote")]
+    pub(crate) rsync: Option<String>,
+
+    /// Length of the file
+    #[arg(long, default_value = "1920MB", value_parser = size)]
+    pub(crate) size: u64,
+    /// Shares of the file that are changed
+    #[arg(long, value_name = "PERCENT,...", value_delimiter = ',', default_value = "0,10,50,100",
+          value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) changed: Vec<u8>,
+    /// Runs of each program on each row, in turn
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) runs: u32,
+    /// Where the scratch directory is made
+    #[arg(long, default_value = "/dev/shm")]
+    pub(crate) directory: PathBuf,
+    /// Each run begins with both files out of the page cache; wants a --directory on a disk
+    #[arg(long)]
+    pub(crate) cold: bool,
+    /// Two files of your own for the row 'own files': the target holds BEFORE and is to become AFTER
+    #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"])]
+    pub(crate) files: Vec<PathBuf>,
+    /// Only rows that begin so, such as 'identical,10 %' or, of a sweep, =--block-size
+    #[arg(long, value_name = "ROW,...", value_delimiter = ',')]
+    pub(crate) rows: Vec<String>,
+    /// Only programs that begin so, such as 'pdcp,rsync delta'
+    #[arg(long, value_name = "PROGRAM,...", value_delimiter = ',')]
+    pub(crate) programs: Vec<String>,
+    /// pdcp pushes; with neither this nor --pull it does both
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// pdcp pulls
+    #[arg(long)]
+    pub(crate) pull: bool,
+
+    /// pdcp's --connections
+    #[arg(long, value_name = "N")]
+    pub(crate) connections: Option<u32>,
+    /// pdcp's --concurrency, on both ends
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<u32>,
+    /// pdcp's --block-size
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) block_size: Option<String>,
+    /// pdcp does not wait for the disk, which no other program here does
+    #[arg(long)]
+    pub(crate) no_fsync: bool,
+    /// Another pdcp than the one that was just built
+    #[arg(long, value_name = "PATH", default_value = env!("CARGO_BIN_EXE_pdcp"))]
+    pub(crate) pdcp: PathBuf,
+    /// Where pdiffcopy is, unless in PATH
+    #[arg(long, value_name = "PATH", default_value = "pdiffcopy")]
+    pub(crate) pdiffcopy: PathBuf,
+    /// A program that compares with plain threads, to be compared with
+    #[arg(long, value_name = "PATH")]
+    pub(crate) yardstick: Option<PathBuf>,
+
+    /// What else is measured
+    #[arg(long, value_name = "SWEEP,...", value_delimiter = ',')]
+    pub(crate) sweeps: Vec<Sweep>,
+    /// All sweeps
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Measures nothing of what the machine does at most
+    #[arg(long)]
+    pub(crate) no_ceiling: bool,
+
+    /// Where raw figures, the machine's description and the report go
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) output: Option<PathBuf>,
+    /// `cargo bench` says so
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Sweep {
+    /// Bytes moved and time against the size of a block
+    BlockSize,
+    /// Rate against connections
+    Connections,
+    /// Both ends on one core, and on two
+    Cores,
+    /// A quarter of the file against the whole: time and memory
+    Size,
+}
+
+impl Arguments {
+    pub(crate) fn wants(&self, sweep: Sweep) -> bool {
+        self.all || self.sweeps.contains(&sweep)
+    }
+
+    pub(crate) fn wants_push(&self) -> bool {
+        self.push || !self.pull
+    }
+
+    pub(crate) fn wants_pull(&self) -> bool {
+        self.pull || !self.push
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    size::parse(text).filter(|bytes| *bytes > 0).ok_or_else(|| "no size, such as 200MB or 1.5GiB".into())
+}

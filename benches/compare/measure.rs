@@ -1,0 +1,134 @@
+//! One timed run, from the state it begins with to the proof that it did what it was asked for.
+
+use crate::peers::{Peers, Program};
+use crate::process::{Ended, Error, Process, Result, ending};
+use crate::remote::Remote;
+use crate::rows::{Confined, Row};
+use crate::sample::Sample;
+use crate::scene::Pair;
+use crate::server::{Server, free_port};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// pdiffcopy may wait for ever. The slowest here, rsync with all changed, needs half a minute for 1.9 GB.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+#[derive(Debug)]
+pub(crate) struct Bench<'a> {
+    pub(crate) peers: &'a Peers,
+    /// `None`: both ends are here.
+    pub(crate) remote: Option<Remote<'a>>,
+    pub(crate) is_cold: bool,
+    /// For what programs print.
+    pub(crate) directory: PathBuf,
+}
+
+impl Bench<'_> {
+    /// All rows in turn, `runs` times, and the programs of a row in another order each time. What fails is told on
+    /// standard error and comes back as a second list.
+    pub(crate) fn rounds(&self, rows: &[Row], pair: &mut Pair, runs: u32) -> Result<(Vec<Sample>, Vec<String>)> {
+        let (mut samples, mut failures) = (Vec::new(), Vec::new());
+        if let Some(remote) = &self.remote {
+            remote.place_source(pair)?;
+        }
+        for run in 0..runs {
+            for row in rows {
+                let mut programs = row.programs.clone();
+                fastrand::shuffle(&mut programs);
+                for program in programs {
+                    match self.sample(program, row, pair, run) {
+                        Ok(sample) => {
+                            let Sample { row, program, run, seconds, .. } = &sample;
+                            eprintln!("run {run}: {row}, {program}: {seconds:.3} s");
+                            samples.push(sample);
+                        }
+                        Err(Error::Program(what)) => {
+                            let failure = format!("{}, {}: {what}", row.name, program.name());
+                            eprintln!("{failure}");
+                            failures.push(failure);
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            }
+        }
+        Ok((samples, failures))
+    }
+
+    fn sample(&self, program: Program, row: &Row, pair: &mut Pair, run: u32) -> Result<Sample> {
+        pair.set(&row.basis)?;
+        let remote = self.remote.as_ref();
+        let writes_there = remote.filter(|_| program != Program::PdcpPull);
+        if let Some(remote) = writes_there {
+            remote.place_target(pair, row)?;
+        }
+        let timed = self.timed(program, row, pair)?;
+        if let Some(remote) = writes_there {
+            remote.fetch_target(pair)?;
+        }
+        if !pair.compare()? {
+            return Err(Error::Program("the result is wrong".into()));
+        }
+        Ok(Sample {
+            row: row.name.clone(),
+            program: program.name().into(),
+            run,
+            seconds: timed.seconds,
+            moved_bytes: program.moved_bytes(&self.printed()?),
+            client_cpu_seconds: timed.client.cpu_seconds,
+            server_cpu_seconds: timed.server.as_ref().map_or(0.0, |server| server.cpu_seconds),
+            client_peak_bytes: timed.client.peak_bytes,
+            server_peak_bytes: timed.server.as_ref().map_or(0, |server| server.peak_bytes),
+        })
+    }
+
+    fn timed(&self, program: Program, row: &Row, pair: &Pair) -> Result<Timed> {
+        let _confined = row.cores.map(Confined::to).transpose()?;
+        let port = free_port()?;
+        let server = match self.remote {
+            Some(_) => None,
+            None => self.peers.server(program, pair, port)?,
+        };
+        let log = self.directory.join("server");
+        let server = server.map(|mut command| Server::start(printing_to(&mut command, &log)?, port)).transpose()?;
+        let mut command = match &self.remote {
+            Some(remote) => remote.client(program, row, pair),
+            None => self.peers.client(program, row, pair, port),
+        };
+        let log = self.directory.join("client");
+        printing_to(&mut command, &log)?;
+        if self.is_cold {
+            pair.cool()?;
+        }
+        let start = Instant::now();
+        let client = Process::start(&mut command)?.wait(LIMIT)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let server = server.map(Server::end).transpose()?;
+        if !client.status.success() {
+            let printed = self.printed()?;
+            let last_words = printed.lines().next_back().unwrap_or("without a word");
+            return Err(Error::Program(format!("{}, {last_words}", ending(client.status))));
+        }
+        Ok(Timed { seconds, client, server })
+    }
+
+    /// By the last client.
+    fn printed(&self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&std::fs::read(self.directory.join("client"))?).into_owned())
+    }
+}
+
+#[derive(Debug)]
+struct Timed {
+    seconds: f64,
+    client: Ended,
+    server: Option<Ended>,
+}
+
+/// Into a file, which takes all of it at any speed.
+fn printing_to<'c>(command: &'c mut Command, path: &Path) -> Result<&'c mut Command> {
+    let file = File::create(path)?;
+    Ok(command.stdout(file.try_clone()?).stderr(file))
+}

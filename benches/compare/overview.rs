@@ -1,0 +1,53 @@
+//! What is printed: tables in the form of pdiffcopy's documentation, one a figure, and the goals.
+
+use crate::goals::{Outcome, Verdict};
+use crate::peers::Program;
+use crate::rows::Section;
+use crate::sample::{Figure, Sample, median};
+use crate::scene::Pair;
+
+const FIGURES: [Figure; 5] =
+    [Figure::Seconds, Figure::MovedBytes, Figure::CpuSeconds, Figure::ClientPeakBytes, Figure::ServerPeakBytes];
+
+/// Medians of a section's rows, figure by figure, without figures that nobody has.
+pub(crate) fn print_section(section: &Section, pair: &Pair, samples: &[Sample]) {
+    let mut programs: Vec<Program> = section.rows.iter().flat_map(|row| row.programs.clone()).collect();
+    programs.sort();
+    programs.dedup();
+    for figure in FIGURES {
+        if samples.iter().all(|sample| sample.figure(figure).is_none_or(|value| value == 0.0)) {
+            continue;
+        }
+        let cell = |row: &str, program: &Program| {
+            median(samples, row, program.name(), figure).map_or(String::new(), |value| figure.show(value))
+        };
+        println!("\n{}: {}", section.title, figure.name());
+        print_line("Delta", "Data size", programs.iter().map(|program| program.name().into()));
+        for row in &section.rows {
+            let changed = pair.changed_bytes(&row.basis).map_or(String::new(), megabytes);
+            print_line(&row.name, &changed, programs.iter().map(|program| cell(&row.name, program)));
+        }
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+fn print_line(name: &str, size: &str, cells: impl Iterator<Item = String>) {
+    let cells: String = cells.map(|cell| format!("{cell:>12}")).collect();
+    println!("{name:<20}{size:>12}{cells}");
+}
+
+/// What falls short last, where it is seen. Returns whether nothing does.
+pub(crate) fn print_goals(verdicts: &[Verdict]) -> bool {
+    println!("\nGoals for medians, with a tolerance of 3 %:");
+    for (outcome, word) in
+        [(Outcome::NotMeasured, "not measured"), (Outcome::Reached, "reached"), (Outcome::Short, "FALLS SHORT")]
+    {
+        for verdict in verdicts.iter().filter(|verdict| verdict.outcome == outcome) {
+            println!("{word:<13} {}", verdict.text);
+        }
+    }
+    verdicts.iter().all(|verdict| verdict.outcome != Outcome::Short)
+}

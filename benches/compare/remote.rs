@@ -1,0 +1,104 @@
+//! A host where `pdcp --serve` runs: its directory is set up and looked at by pdcp itself, since there is nothing else.
+//!
+//! The target's state is made here and pushed there; its result comes back by `-W`, so that every byte crosses, and is
+//! compared here. Nothing can be removed there: what was made is made empty in the end.
+
+use crate::peers::{Peers, Program};
+use crate::process::{Error, Process, Result};
+use crate::rows::Row;
+use crate::scene::{Basis, Pair};
+use std::cell::Cell;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// A file of terabytes over a slow line would need more; it is a guard against waiting for ever.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+#[derive(Debug)]
+pub(crate) struct Remote<'a> {
+    peers: &'a Peers,
+    /// `HOST:PORT:/DIRECTORY/`, with a directory of our own.
+    pdcp: String,
+    /// The same for rsync.
+    rsync: Option<String>,
+    /// A target that is missing needs a name that was not there: how many there were.
+    targets: Cell<u32>,
+}
+
+impl<'a> Remote<'a> {
+    pub(crate) fn new(address: &str, rsync: Option<&str>, peers: &'a Peers) -> Self {
+        let own = |address: &str| format!("{}/pdcp-bench-{}/", address.trim_end_matches('/'), std::process::id());
+        let pdcp = own(address);
+        println!("the other end's files are made in {pdcp}, and are empty in the end");
+        Self { peers, pdcp, rsync: rsync.map(own), targets: Cell::new(0) }
+    }
+
+    /// Makes the source of a pull, and with it the directory.
+    pub(crate) fn place_source(&self, pair: &Pair) -> Result<()> {
+        self.push(&pair.source, "source")
+    }
+
+    /// Brings the remote target to where the local one is.
+    pub(crate) fn place_target(&self, pair: &Pair, row: &Row) -> Result<()> {
+        if row.begins_without_target() {
+            self.targets.set(self.targets.get() + 1);
+            return Ok(());
+        }
+        self.push(&pair.target, &self.target())
+    }
+
+    /// Brings the local target to where the remote one is, from nothing.
+    pub(crate) fn fetch_target(&self, pair: &mut Pair) -> Result<()> {
+        pair.set(&Basis::Missing)?;
+        let whole = plain().with(&["--whole-file"]);
+        let from = OsString::from(format!("{}{}", self.pdcp, self.target()));
+        run(self.peers.pdcp(&whole, &from, pair.target.as_os_str()))
+    }
+
+    pub(crate) fn client(&self, program: Program, row: &Row, pair: &Pair) -> Command {
+        let source = pair.source.as_os_str();
+        match program {
+            Program::PdcpPull => self.peers.pdcp(row, format!("{}source", self.pdcp).as_ref(), pair.target.as_os_str()),
+            Program::RsyncDelta | Program::RsyncWhole => {
+                let directory = self.rsync.as_deref().expect("a row has rsync only where it was named");
+                self.peers.rsync(program, source, format!("{directory}{}", self.target()).as_ref())
+            }
+            _ => self.peers.pdcp(row, source, format!("{}{}", self.pdcp, self.target()).as_ref()),
+        }
+    }
+
+    /// Makes empty what cannot be removed.
+    pub(crate) fn clear(&self, directory: &Path) -> Result<()> {
+        let empty = directory.join("empty");
+        std::fs::write(&empty, "")?;
+        self.push(&empty, "source")?;
+        for count in (0..=self.targets.get()).rev() {
+            self.targets.set(count);
+            self.push(&empty, &self.target())?;
+        }
+        Ok(())
+    }
+
+    fn target(&self) -> String {
+        format!("target-{}", self.targets.get())
+    }
+
+    fn push(&self, from: &Path, name: &str) -> Result<()> {
+        run(self.peers.pdcp(&plain(), from.as_os_str(), format!("{}{name}", self.pdcp).as_ref()))
+    }
+}
+
+/// pdcp with no more than what it is always told.
+fn plain() -> Row {
+    Row::new("set up", Basis::Missing, &[])
+}
+
+fn run(mut command: Command) -> Result<()> {
+    let ended = Process::start(command.stdout(Stdio::null()))?.wait(LIMIT)?;
+    if !ended.status.success() {
+        return Err(Error::World(std::io::Error::other(format!("{command:?} failed"))));
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! What is measured: sections of rows, each row a state to begin with and the programs that start from it.
+//!
+//! Names of rows are what goals, the report and `--rows` know them by. Those of the sweeps over a number begin with the
+//! option that sets it: `--block-size 4096`, `--connections 16`.
+
+use crate::arguments::{Arguments, Sweep};
+use crate::peers::{Peers, Program};
+use crate::scene::Basis;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::path::PathBuf;
+
+pub(crate) const BLOCK_SIZE_ROW: &str = "--block-size ";
+pub(crate) const CONNECTIONS_ROW: &str = "--connections ";
+
+const NETWORKED: [Program; 2] = [Program::PdcpPush, Program::PdcpPull];
+
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) basis: Basis,
+    pub(crate) programs: Vec<Program>,
+    /// Beside those that all rows have.
+    pub(crate) pdcp_options: Vec<String>,
+    /// How many cores both ends have together; `None`: all.
+    pub(crate) cores: Option<usize>,
+}
+
+/// Rows that are measured in turn.
+#[derive(Debug)]
+pub(crate) struct Section {
+    pub(crate) title: &'static str,
+    /// Of `--size`, as a divisor.
+    pub(crate) part: u64,
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Section {
+    /// Only what is wanted and there.
+    pub(crate) fn retain(&mut self, arguments: &Arguments, peers: &Peers) {
+        for row in &mut self.rows {
+            row.programs.retain(|program| peers.has(*program) && is_wanted(arguments, *program));
+        }
+        self.rows.retain(|row| !row.programs.is_empty());
+        let is_named = |row: &Row| arguments.rows.iter().any(|name| row.name.starts_with(name.as_str()));
+        self.rows.retain(|row| arguments.rows.is_empty() || is_named(row));
+    }
+}
+
+impl Row {
+    pub(crate) fn new(name: impl Into<String>, basis: Basis, programs: &[Program]) -> Self {
+        Self { name: name.into(), basis, programs: programs.into(), pdcp_options: Vec::new(), cores: None }
+    }
+
+    pub(crate) fn with(mut self, options: &[&str]) -> Self {
+        self.pdcp_options.extend(options.iter().map(|option| String::from(*option)));
+        self
+    }
+
+    fn on(mut self, cores: usize) -> Self {
+        self.cores = Some(cores);
+        self
+    }
+
+    pub(crate) fn begins_without_target(&self) -> bool {
+        self.basis == Basis::Missing
+    }
+}
+
+/// All that was asked for, without rows and programs that are not wanted or not there.
+pub(crate) fn sections(arguments: &Arguments, peers: &Peers) -> Vec<Section> {
+    let mut sections = vec![between_two_ends(arguments)];
+    if arguments.remote.is_none() {
+        sections.push(both_local());
+    }
+    if arguments.wants(Sweep::BlockSize) {
+        sections.push(block_sizes());
+    }
+    if arguments.wants(Sweep::Connections) {
+        sections.push(connections());
+    }
+    if arguments.wants(Sweep::Cores) && arguments.remote.is_none() {
+        sections.push(cores());
+    }
+    if arguments.wants(Sweep::Size) {
+        sections.push(quarter());
+    }
+    for section in &mut sections {
+        section.retain(arguments, peers);
+    }
+    sections.retain(|section| !section.rows.is_empty());
+    sections
+}
+
+fn is_wanted(arguments: &Arguments, program: Program) -> bool {
+    let is_named = arguments.programs.iter().any(|name| program.name().starts_with(name.as_str()));
+    let is_wanted_way = match program {
+        Program::PdcpPush => arguments.wants_push(),
+        Program::PdcpPull => arguments.wants_pull(),
+        // With a host at the other end these have nothing to be asked for.
+        Program::Pdiffcopy | Program::Yardstick | Program::B3sum => arguments.remote.is_none(),
+        Program::RsyncDelta | Program::RsyncWhole => arguments.remote.is_none() || arguments.rsync.is_some(),
+        Program::PdcpLocal | Program::RsyncLocal | Program::Cp => true,
+    };
+    is_wanted_way && (is_named || arguments.programs.is_empty())
+}
+
+fn between_two_ends(arguments: &Arguments) -> Section {
+    use Program::{B3sum, PdcpPull, PdcpPush, Pdiffcopy, RsyncDelta, RsyncWhole, Yardstick};
+    let deltas = [PdcpPush, PdcpPull, RsyncDelta, Pdiffcopy, Yardstick];
+    let wholes = [PdcpPush, PdcpPull, RsyncWhole];
+    let mut rows: Vec<Row> = arguments.changed.iter().map(|percent| changed(*percent, &deltas)).collect();
+    for row in &mut rows {
+        match row.basis {
+            Basis::Changed { percent: 0 } => row.programs.push(B3sum),
+            Basis::Changed { percent: 100 } => row.programs.push(RsyncWhole),
+            _ => (),
+        }
+    }
+    rows.push(Row::new("100 % -W", Basis::Changed { percent: 100 }, &wholes).with(&["--whole-file"]));
+    rows.push(Row::new("first copy", Basis::Missing, &[&wholes[..], &[Pdiffcopy, Yardstick]].concat()));
+    Section { title: "from one end to the other", part: 1, rows }
+}
+
+fn changed(percent: u8, programs: &[Program]) -> Row {
+    let name = if percent == 0 { "identical".into() } else { format!("{percent} %") };
+    Row::new(name, Basis::Changed { percent }, programs)
+}
+
+/// One row: `before` is to become the source of the pair that the section is measured with.
+pub(crate) fn pair_of_files(name: &'static str, before: PathBuf) -> Section {
+    use Program::{PdcpPull, PdcpPush, Pdiffcopy, RsyncDelta};
+    let rows = vec![Row::new(name, Basis::Copied(before), &[PdcpPush, PdcpPull, RsyncDelta, Pdiffcopy])];
+    Section { title: "two states of a file", part: 1, rows }
+}
+
+fn both_local() -> Section {
+    let programs = [Program::PdcpLocal, Program::RsyncLocal, Program::Cp];
+    let rows = vec![
+        Row::new("local identical", Basis::Changed { percent: 0 }, &programs),
+        Row::new("local first copy", Basis::Missing, &programs).with(&["--no-fsync"]), // cp does not wait for the disk
+    ];
+    Section { title: "both ends local", part: 1, rows }
+}
+
+fn block_sizes() -> Section {
+    let sizes = (12..=20).map(|bits| (1_u32 << bits).to_string());
+    let row = |size: String| {
+        let row = Row::new(format!("{BLOCK_SIZE_ROW}{size}"), Basis::Scattered, &NETWORKED);
+        row.with(&["--block-size", &size])
+    };
+    Section { title: "4 KiB changed in every MiB, by the size of a block", part: 1, rows: sizes.map(row).collect() }
+}
+
+fn connections() -> Section {
+    let counts = (0..=5).map(|bits| (1_u32 << bits).to_string());
+    let row = |count: String| {
+        let row = Row::new(format!("{CONNECTIONS_ROW}{count}"), Basis::Changed { percent: 100 }, &NETWORKED);
+        row.with(&["--whole-file", "--connections", &count])
+    };
+    Section { title: "everything sent, by the number of connections", part: 1, rows: counts.map(row).collect() }
+}
+
+/// Hashing is the bill where nothing moves.
+fn cores() -> Section {
+    let row = |name, count| Row::new(name, Basis::Changed { percent: 0 }, &NETWORKED).on(count);
+    Section {
+        title: "identical, both ends on the same cores",
+        part: 1,
+        rows: vec![row("one core", 1), row("two cores", 2)],
+    }
+}
+
+fn quarter() -> Section {
+    let rows = vec![Row::new("a quarter", Basis::Changed { percent: 100 }, &NETWORKED)];
+    Section { title: "100 % of a quarter of the file", part: 4, rows }
+}
+
+/// While it lives, this thread and what it starts have only some of the cores.
+#[derive(Debug)]
+pub(crate) struct Confined {
+    before: CpuSet,
+}
+
+impl Confined {
+    /// To the first `count` that we may use.
+    pub(crate) fn to(count: usize) -> rustix::io::Result<Self> {
+        let before = sched_getaffinity(None)?;
+        let mut cores = CpuSet::new();
+        for core in (0..CpuSet::MAX_CPU).filter(|core| before.is_set(*core)).take(count) {
+            cores.set(core);
+        }
+        sched_setaffinity(None, &cores)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Confined {
+    fn drop(&mut self) {
+        _ = sched_setaffinity(None, &self.before); // what we had, we may have again
+    }
+}

@@ -1,0 +1,210 @@
+//! The files that are copied: made once, put into a known state before each run, compared byte for byte after it.
+//!
+//! A [`Pair`] is a source, which never changes, and a target. All lie in one scratch directory, which goes when its
+//! [`Scene`] does. Content is BLAKE3's stream, so nothing in it repeats, and no two changes have the same bytes.
+
+use crate::process::Result;
+use rustix::fs::{Advice, FsWord};
+use std::fs::{File, FileTimes, OpenOptions};
+use std::io::{Error, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
+
+/// What is read, written and changed at a time.
+pub(crate) const PIECE_BYTES: u64 = 1 << 20;
+/// A change that is smaller than most blocks.
+const PAGE_BYTES: u64 = 4 << 10;
+
+/// Of linux/magic.h.
+const TMPFS_MAGIC: FsWord = 0x0102_1994;
+
+/// What the target holds before a run.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Basis {
+    /// The source's bytes, but for this share of its pieces of 1 MiB, spread evenly.
+    Changed { percent: u8 },
+    /// The source's bytes, but for 4 KiB in every MiB: what the size of a block is felt by.
+    Scattered,
+    /// There is no target.
+    Missing,
+    /// The bytes of this file.
+    Copied(PathBuf),
+}
+
+#[derive(Debug)]
+pub(crate) struct Scene {
+    directory: TempDir,
+}
+
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) source: PathBuf,
+    pub(crate) target: PathBuf,
+    pub(crate) bytes: u64,
+    /// Whether the target is known to equal the source.
+    is_equal: bool,
+}
+
+impl Scene {
+    /// In a new directory below `parent`.
+    pub(crate) fn new(parent: &Path) -> Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("pdcp-bench-")
+            .tempdir_in(parent)
+            .map_err(|error| Error::new(error.kind(), format!("{}: {error}", parent.display())))?;
+        Ok(Self { directory })
+    }
+
+    /// Whether what it holds can be nowhere but in the page cache.
+    pub(crate) fn is_in_memory(&self) -> Result<bool> {
+        Ok(rustix::fs::statfs(self.directory())?.f_type == TMPFS_MAGIC)
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A new source of `bytes` that nothing was ever like, and room for its target.
+    pub(crate) fn pair(&self, name: &str, bytes: u64) -> Result<Pair> {
+        let source = self.directory().join(format!("{name}.source"));
+        let file = File::create(&source)?;
+        for (offset, length) in pieces(bytes) {
+            file.write_all_at(&content(offset, length), offset)?;
+        }
+        self.pair_of(name, source)
+    }
+
+    /// A pair whose source is there already.
+    pub(crate) fn pair_of(&self, name: &str, source: PathBuf) -> Result<Pair> {
+        let bytes = source.metadata()?.len();
+        let target = self.directory().join(format!("{name}.target"));
+        Ok(Pair { source, target, bytes, is_equal: false })
+    }
+}
+
+impl Pair {
+    /// Brings the target into the state that a run begins with. Its time is not the source's.
+    pub(crate) fn set(&mut self, basis: &Basis) -> Result<()> {
+        let was_equal = std::mem::replace(&mut self.is_equal, false);
+        match basis {
+            Basis::Missing => return Ok(remove_if_there(&self.target)?),
+            Basis::Copied(from) => copy(from, &self.target)?,
+            Basis::Changed { .. } | Basis::Scattered => {
+                if !was_equal {
+                    copy(&self.source, &self.target)?;
+                }
+                self.change(basis)?;
+            }
+        }
+        let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        let target = OpenOptions::new().write(true).open(&self.target)?;
+        Ok(target.set_times(FileTimes::new().set_modified(old))?)
+    }
+
+    fn change(&self, basis: &Basis) -> Result<()> {
+        let target = OpenOptions::new().write(true).open(&self.target)?;
+        let seed = fastrand::u64(1 << 60..); // beyond all offsets: never the source's bytes
+        for (offset, bytes) in self.changes(basis) {
+            target.write_all_at(&content(seed + offset, bytes), offset)?;
+        }
+        Ok(())
+    }
+
+    /// How many bytes `basis` differs in; `None` where that is not for us to know.
+    pub(crate) fn changed_bytes(&self, basis: &Basis) -> Option<u64> {
+        match basis {
+            Basis::Missing => Some(self.bytes),
+            Basis::Copied(_) => None,
+            Basis::Changed { .. } | Basis::Scattered => Some(self.changes(basis).map(|(_, bytes)| bytes).sum()),
+        }
+    }
+
+    /// Offset and length of each, in rising order.
+    fn changes(&self, basis: &Basis) -> impl Iterator<Item = (u64, u64)> {
+        let pieces = self.bytes.div_ceil(PIECE_BYTES);
+        let (count, bytes) = match basis {
+            Basis::Changed { percent } => (pieces * u64::from(*percent) / 100, PIECE_BYTES),
+            Basis::Scattered => (pieces, PAGE_BYTES),
+            Basis::Missing | Basis::Copied(_) => (0, 0),
+        };
+        (0..count).map(move |index| {
+            let offset = index * pieces / count * PIECE_BYTES;
+            (offset, bytes.min(self.bytes - offset))
+        })
+    }
+
+    /// Puts both files out of the page cache, and nothing else: programs stay warm.
+    pub(crate) fn cool(&self) -> Result<()> {
+        for path in [&self.source, &self.target] {
+            let Ok(file) = File::open(path) else { continue }; // a target that is missing
+            file.sync_all()?;
+            rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the target has become the source, byte for byte.
+    pub(crate) fn compare(&mut self) -> Result<bool> {
+        self.is_equal = are_equal(&self.source, &self.target)?;
+        Ok(self.is_equal)
+    }
+}
+
+/// Offset and length of each piece of a file.
+fn pieces(bytes: u64) -> impl Iterator<Item = (u64, u64)> {
+    let offsets = (0..bytes.div_ceil(PIECE_BYTES)).map(|index| index * PIECE_BYTES);
+    offsets.map(move |offset| (offset, PIECE_BYTES.min(bytes - offset)))
+}
+
+/// `bytes` of one endless stream, from `offset` on. At most a piece.
+fn content(offset: u64, bytes: u64) -> Vec<u8> {
+    let mut content = vec![0; usize::try_from(bytes).expect("at most a piece")];
+    let mut stream = blake3::Hasher::new().finalize_xof();
+    stream.set_position(offset);
+    stream.fill(&mut content);
+    content
+}
+
+fn remove_if_there(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// By plain reads and writes: a shared extent (reflink) would make the next write to it dearer.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    let mut from = File::open(from)?;
+    let mut to = File::create(to)?;
+    let mut buffer = piece();
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(()),
+            read => to.write_all(&buffer[..read])?,
+        }
+    }
+}
+
+fn are_equal(left: &Path, right: &Path) -> std::io::Result<bool> {
+    let (left, right) = (File::open(left)?, File::open(right)?);
+    let bytes = left.metadata()?.len();
+    if right.metadata()?.len() != bytes {
+        return Ok(false);
+    }
+    let (mut of_left, mut of_right) = (piece(), piece());
+    for (offset, length) in pieces(bytes) {
+        let length = usize::try_from(length).expect("at most a piece");
+        left.read_exact_at(&mut of_left[..length], offset)?;
+        right.read_exact_at(&mut of_right[..length], offset)?;
+        if of_left[..length] != of_right[..length] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn piece() -> Vec<u8> {
+    vec![0; usize::try_from(PIECE_BYTES).expect("1 MiB")]
+}

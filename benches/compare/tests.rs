@@ -1,0 +1,105 @@
+//! The tests of the comparison's arithmetic, for `cargo test`: a bench without harness runs none.
+
+#![expect(dead_code, reason = "the comparison uses more of it than its tests do")]
+
+mod goals;
+mod sample;
+
+use goals::{Ceiling, Goal, Outcome, Times, as_fast_as_the_yardstick, faster, judge, less_cpu, near_ceiling};
+use sample::{Figure, Sample, median};
+
+mod medians {
+    use super::*;
+    /// A run that took `seconds`, and used as much on each side.
+    pub(super) fn sample(row: &str, program: &str, seconds: f64) -> Sample {
+        Sample {
+            row: row.into(),
+            program: program.into(),
+            run: 0,
+            seconds,
+            moved_bytes: None,
+            client_cpu_seconds: seconds,
+            server_cpu_seconds: seconds,
+            client_peak_bytes: 0,
+            server_peak_bytes: 0,
+        }
+    }
+
+    #[track_caller]
+    fn check(seconds: &[f64], want: Option<f64>) {
+        let mut samples: Vec<Sample> = seconds.iter().map(|seconds| sample("10 %", "cp", *seconds)).collect();
+        samples.push(sample("10 %", "rsync local", 100.0));
+        samples.push(sample("50 %", "cp", 200.0));
+        assert_eq!(median(&samples, "10 %", "cp", Figure::Seconds), want);
+    }
+
+    #[test]
+    fn a_median_is_the_middle_one_or_between_the_two_middle_ones() {
+        check(&[], None);
+        check(&[3.0], Some(3.0));
+        check(&[3.0, 1.0], Some(2.0));
+        check(&[3.0, 1.0, 2.5], Some(2.5));
+        check(&[9.0, 1.0, 2.0, 3.0], Some(2.5));
+    }
+
+    #[test]
+    fn what_a_program_does_not_tell_has_no_median() {
+        let samples = [sample("10 %", "cp", 1.0)];
+        assert_eq!(median(&samples, "10 %", "cp", Figure::MovedBytes), None);
+        assert_eq!(median(&samples, "10 %", "cp", Figure::CpuSeconds), Some(2.0));
+    }
+}
+
+mod verdicts {
+    use super::medians::sample;
+    use super::*;
+    /// `push` is what pdcp's push took in row `10 %`, where rsync took 10 s, the yardstick 2 s, and the ceiling is 1 s.
+    #[track_caller]
+    fn check(goal: Goal, push: f64, want: Outcome) {
+        let samples = [
+            sample("10 %", "pdcp push", push),
+            sample("50 %", "pdcp push", 4.0),
+            sample("10 %", "rsync delta", 10.0),
+            sample("10 %", "yardstick", 2.0),
+        ];
+        let ceilings = [Ceiling { row: "10 %".into(), seconds: 1.0 }];
+        let verdicts = judge(&[goal], &samples, &ceilings);
+        let outcomes: Vec<_> = verdicts.iter().map(|verdict| verdict.outcome).collect();
+        assert_eq!(outcomes, [want], "{verdicts:?}");
+    }
+
+    #[test]
+    fn a_goal_is_reached_up_to_its_tolerance() {
+        use Outcome::{NotMeasured, Reached, Short};
+        check(faster("10 %", "rsync delta", 5.0), 2.05, Reached);
+        check(faster("10 %", "rsync delta", 5.0), 2.07, Short);
+        check(as_fast_as_the_yardstick("10 %"), 2.05, Reached);
+        check(as_fast_as_the_yardstick("10 %"), 2.07, Short);
+        check(near_ceiling("10 %", 1.2), 1.23, Reached);
+        check(near_ceiling("10 %", 1.2), 1.24, Short);
+        let twice = Goal { row: "10 %", figure: Figure::Seconds, at_most: 0.5, times: Times::Row("50 %") };
+        check(twice, 2.05, Reached);
+        check(twice, 2.07, Short);
+        check(faster("10 %", "pdiffcopy", 5.0), 1.0, NotMeasured);
+        check(faster("20 %", "rsync delta", 5.0), 1.0, NotMeasured);
+    }
+
+    #[test]
+    fn nobody_is_asked_to_come_nearer_to_the_ceiling_than_a_tenth() {
+        check(faster("10 %", "rsync delta", 100.0), 1.13, Outcome::Reached);
+        check(faster("10 %", "rsync delta", 100.0), 1.14, Outcome::Short);
+        // That is for time, and for other people's programs.
+        check(less_cpu("10 %", "rsync delta", 100.0), 1.13, Outcome::Short);
+        check(Goal { at_most: 0.1, ..as_fast_as_the_yardstick("10 %") }, 1.13, Outcome::Short);
+    }
+
+    #[test]
+    fn each_way_of_pdcp_is_judged_by_itself() {
+        let samples =
+            [sample("10 %", "pdcp push", 1.0), sample("10 %", "pdcp pull", 9.0), sample("10 %", "rsync delta", 10.0)];
+        let verdicts = judge(&[faster("10 %", "rsync delta", 5.0)], &samples, &[]);
+        let outcomes: Vec<_> = verdicts.iter().map(|verdict| verdict.outcome).collect();
+        assert_eq!(outcomes, [Outcome::Reached, Outcome::Short]);
+        assert_eq!(verdicts[1].text, "10 %, seconds: rsync delta / 5.0: pdcp pull 9.00, asked for 2.00");
+    }
+}

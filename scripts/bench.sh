@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Measures pdcp beside rsync, pdiffcopy and cp, here or against HOST:PORT:/directory, and says which goals it falls short
+# of. All figures, the machine's description and a report go to a directory below benches/runs. `--help` has the options.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Not by `cargo bench` itself: it would add words of its own to an exit code that is not 0.
+bench=$(cargo bench --bench compare --no-run --message-format=json |
+    sed -n 's/.*"name":"compare".*"executable":"\([^"]*\)".*/\1/p')
+exec "$bench" --output "benches/runs/$(date +%F-%H%M)" "$@"
