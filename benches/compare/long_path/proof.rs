@@ -2,7 +2,7 @@
 
 use super::Side;
 use super::spaces::Spaces;
-use crate::process::Result;
+use crate::process::{Error, Result, is_interrupted};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
@@ -37,7 +37,7 @@ pub(super) fn bulk(spaces: &Spaces, connections: u32, bytes: u64) -> Result<Dura
         senders.into_iter().try_for_each(|sender| sender.join().expect("its panic was told"))?;
         receivers.join().expect("its panic was told")
     })?;
-    Ok(began.elapsed())
+    if is_interrupted() { Err(Error::Interrupted) } else { Ok(began.elapsed()) }
 }
 
 fn listen(spaces: &Spaces) -> Result<TcpListener> {
@@ -47,7 +47,7 @@ fn listen(spaces: &Spaces) -> Result<TcpListener> {
 fn send(mut bytes: u64) -> io::Result<()> {
     let chunk = vec![0; CHUNK_BYTES];
     let mut socket = TcpStream::connect((Side::Far.address(), PORT))?;
-    while bytes > 0 {
+    while bytes > 0 && !is_interrupted() {
         let sent = socket.write(&chunk[..usize::try_from(bytes).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES)])?;
         bytes -= sent as u64;
     }
