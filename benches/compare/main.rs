@@ -4,6 +4,8 @@
 //! tables, goals and the report are made of nothing else. The one fact that is no sample is a [`goals::Ceiling`].
 
 mod arguments;
+mod ceiling;
+mod disk;
 mod goals;
 mod long_path;
 mod measure;
