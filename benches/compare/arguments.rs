@@ -37,6 +37,15 @@ pub(crate) struct Arguments {
     /// Two files of your own for the row 'own files': the target holds BEFORE and is to become AFTER
     #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"])]
     pub(crate) files: Vec<PathBuf>,
+    /// The row 'table': a real table of a database before and after an update. MariaDB makes it in DIRECTORY, once
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) innodb: Option<PathBuf>,
+    /// A first copy over 25 ms and 1 Gbit/s each way, between two network namespaces; wants root
+    #[arg(long)]
+    pub(crate) long_path: bool,
+    /// What TCP uses on the long path, such as cubic or bbr [default: this machine's]
+    #[arg(long, value_name = "NAME", requires = "long_path")]
+    pub(crate) congestion_control: Option<String>,
     /// Only rows that begin so, such as 'identical,10 %' or, of a sweep, =--block-size
     #[arg(long, value_name = "ROW,...", value_delimiter = ',')]
     pub(crate) rows: Vec<String>,

@@ -4,15 +4,18 @@
 //! tables, goals and the report are made of nothing else. The one fact that is no sample is a [`goals::Ceiling`].
 
 mod arguments;
+mod bounds;
 mod ceiling;
 mod disk;
 mod goals;
+mod innodb;
 mod long_path;
 mod measure;
 mod overview;
 mod peers;
 mod process;
 mod remote;
+mod report;
 mod rows;
 mod sample;
 mod scene;
@@ -20,22 +23,25 @@ mod server;
 #[path = "../../src/cli/size.rs"]
 #[expect(unused_imports, reason = "a bench is built as a test, but its own tests run elsewhere")]
 mod size; // a size means here what it means to pdcp
+mod tables;
 
 use arguments::Arguments;
+use bounds::Bounds;
 use clap::Parser;
+use goals::Verdict;
 use measure::Bench;
 use peers::Peers;
 use process::{Error, Result};
 use remote::Remote;
+use report::Machine;
 use rows::Section;
 use sample::Sample;
 use scene::{Pair, Scene};
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|first| first == "long-path") {
-        return long_path::alone();
-    }
     match run(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -49,6 +55,7 @@ fn main() -> ExitCode {
 /// Everything that a run found out.
 #[derive(Debug, Default)]
 struct Findings {
+    tables: Vec<report::Table>,
     samples: Vec<Sample>,
     /// What failed, or had a wrong result.
     failures: Vec<String>,
@@ -72,20 +79,27 @@ fn run(arguments: &Arguments) -> Result<bool> {
     };
     let mut findings = Findings::default();
     measure_sections(arguments, &bench, &scene, &mut findings)?;
-    // Here the other measurements add to the findings: the table of a database, a long path, the ceilings.
+    if arguments.long_path {
+        measure_long_path(arguments, &mut findings)?;
+    }
     if let Some(remote) = &bench.remote {
         remote.clear(scene.directory())?;
     }
-    // Here the report is written, to `arguments.output`.
-    if bench.remote.is_some() {
-        println!("\nThe goals are for both ends on this machine.");
-        return Ok(findings.failures.is_empty());
-    }
-    let verdicts = goals::judge(goals::goals(arguments.cold), &findings.samples, &findings.ceilings);
     for failure in &findings.failures {
         println!("FAILED        {failure}");
     }
-    Ok(overview::print_goals(&verdicts) && findings.failures.is_empty())
+    let goals = if bench.remote.is_none() {
+        goals::goals(arguments.cold)
+    } else {
+        println!("\nThe goals are for both ends on this machine.");
+        &[]
+    };
+    let verdicts = goals::judge(goals, &findings.samples, &findings.ceilings);
+    let is_good = overview::print_goals(&verdicts) && findings.failures.is_empty();
+    if let Some(output) = &arguments.output {
+        findings.report(verdicts, Machine::look(scene.directory(), peers.paths()), output)?;
+    }
+    Ok(is_good)
 }
 
 fn unusable(why: &str) -> Error {
@@ -100,26 +114,69 @@ fn measure_sections(arguments: &Arguments, bench: &Bench, scene: &Scene, finding
             Some(pair) if pair.bytes == bytes => pair,
             pair => pair.insert(scene.pair("file", bytes)?),
         };
-        findings.measure(&section, bench, pair, arguments.runs)?;
+        findings.measure(&section, bench, pair, arguments)?;
     }
-    if findings.samples.is_empty() && arguments.files.is_empty() {
+    if findings.samples.is_empty() && arguments.files.is_empty() && arguments.innodb.is_none() && !arguments.long_path {
         return Err(unusable("no row and no program is left to measure"));
     }
-    if let [before, after] = &arguments.files[..] {
-        let mut section = rows::pair_of_files("own files", before.clone());
+    let mut measure_pair = |name, before: &Path, after: &Path| {
+        let mut section = rows::pair_of_files(name, before.into());
         section.retain(arguments, bench.peers);
-        findings.measure(&section, bench, &mut scene.pair_of("own", after.clone())?, arguments.runs)?;
+        findings.measure(&section, bench, &mut scene.pair_of(name, after.into())?, arguments)
+    };
+    if let [before, after] = &arguments.files[..] {
+        measure_pair("own files", before, after)?;
     }
+    if let Some(directory) = &arguments.innodb {
+        let pair = innodb::pair(directory).map_err(|error| Error::World(io::Error::other(error)))?;
+        println!("\nA table of MariaDB, before and after 5,000 of 3 million rows changed:");
+        for difference in pair.differences()? {
+            println!("{difference}");
+        }
+        measure_pair("table", &pair.before, &pair.after)?;
+    }
+    Ok(())
+}
+
+fn measure_long_path(arguments: &Arguments, findings: &mut Findings) -> Result<()> {
+    let samples = long_path::run(&long_path::Options {
+        pdcp: &arguments.pdcp,
+        directory: &arguments.directory,
+        connections: &[arguments.connections.unwrap_or(16), 1],
+        runs: arguments.runs,
+        congestion_control: arguments.congestion_control.as_deref(),
+    })?;
+    let table = tables::of_long_path(&samples);
+    let ceiling = |row: &String| goals::Ceiling { row: row.clone(), seconds: long_path::least_seconds() };
+    let ceilings: Vec<_> = table.rows.iter().map(ceiling).collect();
+    overview::print_long_path(&table, &samples);
+    overview::print_ceilings("", &ceilings);
+    findings.ceilings.extend(ceilings);
+    findings.tables.push(table);
+    findings.samples.extend(samples);
     Ok(())
 }
 
 impl Findings {
     /// Measures a section, and shows it.
-    fn measure(&mut self, section: &Section, bench: &Bench, pair: &mut Pair, runs: u32) -> Result<()> {
-        let (samples, failures) = bench.rounds(&section.rows, pair, runs)?;
+    fn measure(&mut self, section: &Section, bench: &Bench, pair: &mut Pair, arguments: &Arguments) -> Result<()> {
+        let mut bounds = Bounds::new(arguments, section, &bench.directory, pair)?;
+        let between = &mut |pair: &mut Pair| bounds.repeat(pair);
+        let (samples, failures) = bench.rounds(&section.rows, pair, arguments.runs, between)?;
         overview::print_section(section, pair, &samples);
+        let (text, ceilings) = bounds.tell(section, pair.bytes);
+        overview::print_ceilings(&text, &ceilings);
+        self.ceilings.extend(ceilings);
+        self.tables.push(section.into());
         self.samples.extend(samples);
         self.failures.extend(failures);
         Ok(())
+    }
+
+    /// Writes it all into `output`.
+    fn report(self, verdicts: Vec<Verdict>, machine: Machine, output: &Path) -> Result<()> {
+        let Self { tables, samples, failures, ceilings } = self;
+        let run = report::Run { machine, tables, samples, ceilings, verdicts, failures };
+        report::write(&run, output).map_err(|error| Error::World(io::Error::other(error)))
     }
 }

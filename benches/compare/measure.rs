@@ -27,8 +27,14 @@ pub(crate) struct Bench<'a> {
 
 impl Bench<'_> {
     /// All rows in turn, `runs` times, and the programs of a row in another order each time. What fails is told on
-    /// standard error and comes back as a second list.
-    pub(crate) fn rounds(&self, rows: &[Row], pair: &mut Pair, runs: u32) -> Result<(Vec<Sample>, Vec<String>)> {
+    /// standard error and comes back as a second list. `between` is called after each round.
+    pub(crate) fn rounds(
+        &self,
+        rows: &[Row],
+        pair: &mut Pair,
+        runs: u32,
+        between: &mut dyn FnMut(&mut Pair) -> Result<()>,
+    ) -> Result<(Vec<Sample>, Vec<String>)> {
         let (mut samples, mut failures) = (Vec::new(), Vec::new());
         if let Some(remote) = &self.remote {
             remote.place_source(pair)?;
@@ -53,6 +59,7 @@ impl Bench<'_> {
                     }
                 }
             }
+            between(pair)?;
         }
         Ok((samples, failures))
     }

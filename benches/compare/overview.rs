@@ -1,7 +1,8 @@
 //! What is printed: tables in the form of pdiffcopy's documentation, one a figure, and the goals.
 
-use crate::goals::{Outcome, Verdict};
+use crate::goals::{Ceiling, Outcome, Verdict};
 use crate::peers::Program;
+use crate::report::Table;
 use crate::rows::Section;
 use crate::sample::{Figure, Sample, median};
 use crate::scene::Pair;
@@ -27,6 +28,28 @@ pub(crate) fn print_section(section: &Section, pair: &Pair, samples: &[Sample]) 
             let changed = pair.changed_bytes(&row.basis).map_or(String::new(), megabytes);
             print_line(&row.name, &changed, programs.iter().map(|program| cell(&row.name, program)));
         }
+    }
+}
+
+/// Medians of the long path, in seconds.
+pub(crate) fn print_long_path(table: &Table, samples: &[Sample]) {
+    println!("\n{}: {}", table.title, Figure::Seconds.name());
+    print_line("", "", table.programs.iter().cloned());
+    for row in &table.rows {
+        let cell = |program: &String| median(samples, row, program, Figure::Seconds);
+        let cells = table.programs.iter().map(|program| cell(program).map_or(String::new(), |s| format!("{s:.2}")));
+        print_line(row, "", cells);
+    }
+}
+
+/// What the machine does at most: in general, and in each row.
+pub(crate) fn print_ceilings(parts: &str, ceilings: &[Ceiling]) {
+    if ceilings.is_empty() {
+        return;
+    }
+    println!("\nAt most, in the same run:\n{parts}");
+    for Ceiling { row, seconds } in ceilings {
+        println!("{row:<32}{seconds:>8.3} s at least");
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Section {
     pub(crate) title: &'static str,
     /// Of `--size`, as a divisor.
     pub(crate) part: u64,
+    /// Whether the machine's least times are measured with it.
+    pub(crate) is_bounded: bool,
     pub(crate) rows: Vec<Row>,
 }
 
@@ -118,7 +120,7 @@ fn between_two_ends(arguments: &Arguments) -> Section {
     }
     rows.push(Row::new("100 % -W", Basis::Changed { percent: 100 }, &wholes).with(&["--whole-file"]));
     rows.push(Row::new("first copy", Basis::Missing, &[&wholes[..], &[Pdiffcopy, Yardstick]].concat()));
-    Section { title: "from one end to the other", part: 1, rows }
+    Section { title: "from one end to the other", part: 1, is_bounded: true, rows }
 }
 
 fn changed(percent: u8, programs: &[Program]) -> Row {
@@ -130,7 +132,7 @@ fn changed(percent: u8, programs: &[Program]) -> Row {
 pub(crate) fn pair_of_files(name: &'static str, before: PathBuf) -> Section {
     use Program::{PdcpPull, PdcpPush, Pdiffcopy, RsyncDelta};
     let rows = vec![Row::new(name, Basis::Copied(before), &[PdcpPush, PdcpPull, RsyncDelta, Pdiffcopy])];
-    Section { title: "two states of a file", part: 1, rows }
+    Section { title: "two states of a file", part: 1, is_bounded: false, rows }
 }
 
 fn both_local() -> Section {
@@ -139,7 +141,7 @@ fn both_local() -> Section {
         Row::new("local identical", Basis::Changed { percent: 0 }, &programs),
         Row::new("local first copy", Basis::Missing, &programs).with(&["--no-fsync"]), // cp does not wait for the disk
     ];
-    Section { title: "both ends local", part: 1, rows }
+    Section { title: "both ends local", part: 1, is_bounded: true, rows }
 }
 
 fn block_sizes() -> Section {
@@ -148,7 +150,12 @@ fn block_sizes() -> Section {
         let row = Row::new(format!("{BLOCK_SIZE_ROW}{size}"), Basis::Scattered, &NETWORKED);
         row.with(&["--block-size", &size])
     };
-    Section { title: "4 KiB changed in every MiB, by the size of a block", part: 1, rows: sizes.map(row).collect() }
+    Section {
+        title: "4 KiB changed in every MiB, by the size of a block",
+        part: 1,
+        is_bounded: false,
+        rows: sizes.map(row).collect(),
+    }
 }
 
 fn connections() -> Section {
@@ -157,7 +164,12 @@ fn connections() -> Section {
         let row = Row::new(format!("{CONNECTIONS_ROW}{count}"), Basis::Changed { percent: 100 }, &NETWORKED);
         row.with(&["--whole-file", "--connections", &count])
     };
-    Section { title: "everything sent, by the number of connections", part: 1, rows: counts.map(row).collect() }
+    Section {
+        title: "everything sent, by the number of connections",
+        part: 1,
+        is_bounded: false,
+        rows: counts.map(row).collect(),
+    }
 }
 
 /// Hashing is the bill where nothing moves.
@@ -166,13 +178,14 @@ fn cores() -> Section {
     Section {
         title: "identical, both ends on the same cores",
         part: 1,
+        is_bounded: false,
         rows: vec![row("one core", 1), row("two cores", 2)],
     }
 }
 
 fn quarter() -> Section {
     let rows = vec![Row::new("a quarter", Basis::Changed { percent: 100 }, &NETWORKED)];
-    Section { title: "100 % of a quarter of the file", part: 4, rows }
+    Section { title: "100 % of a quarter of the file", part: 4, is_bounded: false, rows }
 }
 
 /// While it lives, this thread and what it starts have only some of the cores.

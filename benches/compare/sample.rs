@@ -1,7 +1,9 @@
 //! What one timed run says, and what is made of several: medians, of interleaved runs only.
 
+use serde::Serialize;
+
 /// One run of one program on one row. Only runs whose result was compared byte for byte become a sample.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Sample {
     /// The row's name, such as `10 %` or `first copy`.
     pub(crate) row: String,
@@ -69,7 +71,11 @@ impl Sample {
 /// Of all runs of `program` on `row`; `None` where there is none that tells.
 pub(crate) fn median(samples: &[Sample], row: &str, program: &str, figure: Figure) -> Option<f64> {
     let runs = samples.iter().filter(|sample| sample.row == row && sample.program == program);
-    let mut figures: Vec<f64> = runs.filter_map(|sample| sample.figure(figure)).collect();
+    middle(runs.filter_map(|sample| sample.figure(figure)).collect())
+}
+
+/// The median of these.
+pub(crate) fn middle(mut figures: Vec<f64>) -> Option<f64> {
     figures.sort_by(f64::total_cmp);
     let upper = *figures.get(figures.len() / 2)?;
     let lower = figures[(figures.len() - 1) / 2];

@@ -215,29 +215,3 @@ impl Server {
         Ok(Self { process, _said: said })
     }
 }
-
-/// Only this: `long-path [CONNECTIONS,... [RUNS [CONGESTION CONTROL]]]`.
-pub(crate) fn alone() -> std::process::ExitCode {
-    let words: Vec<String> = std::env::args().skip(2).collect();
-    let connections = words.first().map_or("16,1", String::as_str).split(',').map(str::parse).collect::<Vec<_>>();
-    let options = Options {
-        pdcp: env!("CARGO_BIN_EXE_pdcp").as_ref(),
-        directory: "/dev/shm".as_ref(),
-        connections: &connections.into_iter().map(|number| number.expect("a number")).collect::<Vec<_>>(),
-        runs: words.get(1).map_or(1, |runs| runs.parse().expect("a number of runs")),
-        congestion_control: words.get(2).map(String::as_str),
-    };
-    let measured = crate::process::end_all_on_signals().map_err(Into::into).and_then(|()| run(&options));
-    match measured {
-        Ok(samples) => samples.iter().for_each(|sample| {
-            let rate = FILE_BYTES as f64 * 8.0 / sample.seconds / 1e6;
-            let part = least_seconds() / sample.seconds;
-            println!("{}, {}: {:.3} s, {rate:.0} Mbit/s, {part:.3}", sample.row, sample.program, sample.seconds);
-        }),
-        Err(error) => {
-            eprintln!("{error}");
-            return std::process::ExitCode::FAILURE;
-        }
-    }
-    std::process::ExitCode::SUCCESS
-}

@@ -1,0 +1,100 @@
+//! The least time of each row, measured between the rounds of its section: what the machine does at most changes from
+//! minute to minute, and a bound of another minute would flatter or slander.
+//!
+//! In memory by the lanes of [`crate::ceiling`]; on a disk, cold, by fio, for what is identical.
+
+use crate::arguments::Arguments;
+use crate::ceiling::{Ceiling, RowKind};
+use crate::disk::{self, FioError};
+use crate::goals;
+use crate::peers::Program;
+use crate::process::{Error, Result};
+use crate::rows::{Row, Section};
+use crate::sample;
+use crate::scene::{Basis, Pair};
+use std::path::Path;
+
+/// What bounds a section's rows.
+#[derive(Debug)]
+pub(crate) enum Bounds {
+    Nothing,
+    /// What the cores and the memory do.
+    Memory(Box<Ceiling>),
+    /// Seconds that fio took, and with how many readers of each file.
+    Disk {
+        seconds: Vec<f64>,
+        workers: u32,
+    },
+}
+
+impl Bounds {
+    /// Of a section that is measured with this pair.
+    pub(crate) fn new(arguments: &Arguments, section: &Section, directory: &Path, pair: &Pair) -> Result<Self> {
+        if arguments.no_ceiling || arguments.remote.is_some() || !section.is_bounded {
+            return Ok(Self::Nothing);
+        }
+        if arguments.cold {
+            let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+            return Ok(Self::Disk { seconds: Vec::new(), workers: arguments.workers.unwrap_or(cores) });
+        }
+        Ok(Self::Memory(Box::new(Ceiling::new(directory, &pair.source, &arguments.pdcp)?)))
+    }
+
+    /// Measures once more.
+    pub(crate) fn repeat(&mut self, pair: &mut Pair) -> Result<()> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Memory(ceiling) => Ok(ceiling.repeat()?),
+            Self::Disk { seconds, workers } => {
+                pair.set(&Basis::Changed { percent: 0 })?;
+                match disk::fio_read_seconds(&[pair.source.clone(), pair.target.clone()], *workers) {
+                    Ok(took) => seconds.push(took),
+                    Err(missing @ FioError::Missing) => {
+                        eprintln!("{missing}");
+                        *self = Self::Nothing;
+                    }
+                    Err(FioError::World(error)) => return Err(error.into()),
+                    Err(failed @ FioError::Failed(_)) => return Err(Error::Program(failed.to_string())),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What was measured, for people, and what it means for each row.
+    pub(crate) fn tell(self, section: &Section, bytes: u64) -> (String, Vec<goals::Ceiling>) {
+        match self {
+            Self::Nothing => (String::new(), Vec::new()),
+            Self::Memory(ceiling) => {
+                let least = |row: &Row| {
+                    let (kind, share) = kind_of(row)?;
+                    Some(goals::Ceiling { row: row.name.clone(), seconds: ceiling.least_seconds(kind, share, bytes) })
+                };
+                (ceiling.table(), section.rows.iter().filter_map(least).collect())
+            }
+            Self::Disk { seconds, .. } => {
+                let identical = |row: &&Row| row.basis == Basis::Changed { percent: 0 };
+                let least = sample::middle(seconds);
+                let ceiling = |row: &Row| Some(goals::Ceiling { row: row.name.clone(), seconds: least? });
+                let ceilings = section.rows.iter().filter(identical).filter_map(ceiling).collect();
+                (least.map_or(String::new(), |least| format!("fio reads both files in {least:.3} s\n")), ceilings)
+            }
+        }
+    }
+}
+
+/// What a row has to do, and the share of it that differs.
+fn kind_of(row: &Row) -> Option<(RowKind, f64)> {
+    let is_local = row.programs.contains(&Program::PdcpLocal);
+    let is_whole = row.pdcp_options.iter().any(|option| option == "--whole-file");
+    match row.basis {
+        Basis::Missing if is_local => Some((RowKind::LocalFirstCopy, 1.0)),
+        Basis::Missing => Some((RowKind::FirstCopy, 1.0)),
+        Basis::Changed { .. } if is_whole && !is_local => Some((RowKind::Whole, 1.0)),
+        Basis::Changed { percent } => {
+            let kind = if is_local { RowKind::LocalDelta } else { RowKind::Delta };
+            Some((kind, f64::from(percent) / 100.0))
+        }
+        Basis::Scattered | Basis::Copied(_) => None,
+    }
+}
