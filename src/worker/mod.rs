@@ -209,18 +209,18 @@ impl<C: Completions> Worker<C> {
             return Ok(false);
         }
         let held_up = self.parties.iter().flatten().any(|(guest, _)| !guest.outbox.is_empty());
-        let done = self.list.is_empty() && self.jobs.is_empty() && (idle || !self.copies());
-        let wait_ms = match (done, held_up) {
+        let copies = !idle && self.copies();
+        let wait_ms = match (self.list.is_empty() && self.jobs.is_empty() && !copies, held_up) {
             (false, _) => 0,
             (true, true) => wait_ms.min(10),
             (true, false) => wait_ms,
         };
-        if wait_ms > 0 {
+        if wait_ms > 0 || copies {
             self.book_work(self.backend.now_ns());
         }
         self.backend.turn(wait_ms)?;
         let now_ns = self.backend.now_ns();
-        self.book_turn(wait_ms > 0, now_ns);
+        self.book_turn(wait_ms > 0, copies, now_ns);
         self.look_around(now_ns / 1_000_000);
         Ok(true)
     }

@@ -5,12 +5,17 @@
 //! for one guest the others are booked nothing: their other ends see that they wait for no reason of their own.
 
 use super::connection::Connection;
-use super::{Guest, OpenFile, Worker};
+use super::{Guest, LOOK_MS, OpenFile, Worker};
 use crate::completion::{Completions, Mode};
 use crate::counters::Counter;
 
-/// Nothing takes as long at one go: whoever was away longer was stopped, and that is nobody's doing here.
-const STRETCH_NS_MAX: u64 = 2_000_000_000;
+/// Work is booked more often than that, and a wait or a write hardly takes so long. Whoever was away for longer was stopped,
+/// and that is nothing to be booked here: the other end sees it.
+const WORK_NS_MAX: u64 = 100_000_000;
+/// See [`WORK_NS_MAX`].
+const WAIT_NS_MAX: u64 = 2 * 1_000_000 * LOOK_MS;
+/// Copying takes less than this, whatever a worker asks for in a turn: a few MiB at most.
+const COPYING_NS_MAX: u64 = 1_000_000;
 /// Work that never pauses is booked this often, so that it can be watched.
 const BOOK_NS: u64 = 50_000_000;
 
@@ -24,7 +29,7 @@ pub(super) struct Timesheet {
 impl Timesheet {
     /// What is not booked yet; it has to be now.
     fn stretch_ns(&mut self, now_ns: u64) -> u64 {
-        let stretch_ns = now_ns.saturating_sub(self.since_ns).min(STRETCH_NS_MAX);
+        let stretch_ns = now_ns.saturating_sub(self.since_ns);
         self.since_ns = now_ns;
         stretch_ns
     }
@@ -55,8 +60,8 @@ impl Waits {
 impl<C: Completions> Guest<C> {
     fn worked(&mut self, worked_ns: u64) {
         let writing_ns = std::mem::take(&mut self.writing_ns).min(worked_ns);
-        self.shared.counters.add(Counter::HashingNs, worked_ns - writing_ns);
-        self.shared.counters.add(Counter::TargetDiskNs, writing_ns);
+        self.shared.counters.add(Counter::HashingNs, (worked_ns - writing_ns).min(WORK_NS_MAX));
+        self.shared.counters.add(Counter::TargetDiskNs, writing_ns.min(WAIT_NS_MAX));
     }
 
     fn waited(&self, waits: Waits, waited_ns: u64) {
@@ -65,7 +70,7 @@ impl<C: Completions> Guest<C> {
         let booked =
             [(Counter::SourceDiskNs, source_disk), (Counter::TargetDiskNs, target_disk), (Counter::PeerNs, peer)];
         for (counter, _) in booked.into_iter().filter(|(_, waited)| *waited) {
-            self.shared.counters.add(counter, waited_ns);
+            self.shared.counters.add(counter, waited_ns.min(WAIT_NS_MAX));
         }
     }
 }
@@ -87,33 +92,35 @@ impl<C: Completions> Worker<C> {
         }
     }
 
-    /// Books a turn of the kernel's: what was waited for in it, or, now and then, that there was nothing to wait for.
-    pub(super) fn book_turn(&mut self, has_waited: bool, now_ns: u64) {
-        if !has_waited {
-            if now_ns.saturating_sub(self.timesheet.since_ns) >= BOOK_NS {
-                self.book_work(now_ns);
-            }
-            return;
-        }
-        let waited_ns = self.timesheet.stretch_ns(now_ns);
-        for (guest, waits) in self.waits() {
-            guest.waited(waits, waited_ns);
+    /// Books a turn of the kernel's: what was waited for in it. One that only had to copy is work, unless it took longer than
+    /// copying does: to ask for what is not in the page cache may wait as well.
+    pub(super) fn book_turn(&mut self, may_wait: bool, copies: bool, now_ns: u64) {
+        let turn_ns = now_ns.saturating_sub(self.timesheet.since_ns);
+        if may_wait || (copies && turn_ns >= COPYING_NS_MAX) {
+            let waited_ns = self.timesheet.stretch_ns(now_ns);
+            self.waits().for_each(|(guest, waits)| guest.waited(waits, waited_ns));
+        } else if turn_ns >= BOOK_NS {
+            self.book_work(now_ns);
         }
     }
 
-    /// Some of what was pushed last is done by now, or is done within the kernel's turn, if it is in the page cache: that is
-    /// copying, and no wait.
+    /// Some of what was pushed last may be in the page cache, and is then done within the kernel's turn: that is copying, and
+    /// no wait.
     pub(super) fn copies(&self) -> bool {
-        let cached = |file: &Option<OpenFile>| file.as_ref().is_some_and(|file| file.mode != Mode::Direct);
+        let cached = |file: &Option<OpenFile>| file.as_ref().is_some_and(|file| file.mode == Mode::Buffered);
         self.waits().any(|(guest, waits)| {
             (waits.source_disk && cached(&guest.source)) || (waits.target_disk && cached(&guest.target))
         })
     }
 
+    /// What each guest waits for. What is in memory is done as soon as it is asked for.
     fn waits(&self) -> impl Iterator<Item = (&Guest<C>, Waits)> {
-        self.parties.iter().flatten().map(|(guest, connections)| {
-            let waits = connections.iter().map(Connection::waits).reduce(Waits::and);
-            (guest, waits.unwrap_or_default())
+        let on_disk = |file: &Option<OpenFile>| file.as_ref().is_some_and(|file| file.mode != Mode::Memory);
+        self.parties.iter().flatten().map(move |(guest, connections)| {
+            let mut waits = connections.iter().map(Connection::waits).reduce(Waits::and).unwrap_or_default();
+            waits.source_disk &= on_disk(&guest.source);
+            waits.target_disk &= on_disk(&guest.target);
+            (guest, waits)
         })
     }
 }
