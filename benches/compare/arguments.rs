@@ -37,6 +37,9 @@ pub(crate) struct Arguments {
     /// Two files of your own for the row 'own files': the target holds BEFORE and is to become AFTER
     #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"])]
     pub(crate) files: Vec<PathBuf>,
+    /// The row 'table': a real table of a database before and after an update. MariaDB makes it in DIRECTORY, once
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) innodb: Option<PathBuf>,
     /// Only rows that begin so, such as 'identical,10 %' or, of a sweep, =--block-size
     #[arg(long, value_name = "ROW,...", value_delimiter = ',')]
     pub(crate) rows: Vec<String>,

@@ -113,7 +113,8 @@ fn next_piece(file: &mut File) -> io::Result<Vec<u8>> {
     Ok(piece)
 }
 
-fn differing_bytes(basis: &[u8], wanted: &[u8], block_bytes: usize) -> u64 {
+/// Of `wanted`, in blocks that `basis` does not have at the same place.
+pub(crate) fn differing_bytes(basis: &[u8], wanted: &[u8], block_bytes: usize) -> u64 {
     let beyond_the_end = std::iter::repeat(&[][..]);
     let blocks = wanted.chunks(block_bytes).zip(basis.chunks(block_bytes).chain(beyond_the_end));
     blocks.filter(|(wanted, basis)| wanted != basis).map(|(wanted, _)| as_u64(wanted.len())).sum()

@@ -11,29 +11,32 @@ mod overview;
 mod peers;
 mod process;
 mod remote;
+mod report;
 mod rows;
 mod sample;
 mod scene;
 mod server;
 #[path = "../../src/cli/size.rs"]
 #[expect(unused_imports, reason = "a bench is built as a test, but its own tests run elsewhere")]
-mod size; // a size means here what it means to pdcp
+mod size;
+mod tables; // a size means here what it means to pdcp
 
 use arguments::Arguments;
 use clap::Parser;
+use goals::Verdict;
 use measure::Bench;
 use peers::Peers;
 use process::{Error, Result};
 use remote::Remote;
+use report::Machine;
 use rows::Section;
 use sample::Sample;
 use scene::{Pair, Scene};
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(code) = try_parts() {
-        return code;
-    }
     match run(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -44,26 +47,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// A way to try what the comparison does not call yet.
-fn try_parts() -> Option<ExitCode> {
-    let [_, what, directory] = &std::env::args().collect::<Vec<_>>()[..] else { return None };
-    let directory: &std::path::Path = directory.as_ref();
-    match what.as_str() {
-        "innodb" => {
-            let pair = innodb::pair(directory).expect("MariaDB makes the table");
-            println!("from {} to {}:", pair.before.display(), pair.after.display());
-            for difference in pair.differences().expect("both were just made") {
-                println!("{difference}");
-            }
-        }
-        _ => return None,
-    }
-    Some(ExitCode::SUCCESS)
-}
-
 /// Everything that a run found out.
 #[derive(Debug, Default)]
 struct Findings {
+    tables: Vec<report::Table>,
     samples: Vec<Sample>,
     /// What failed, or had a wrong result.
     failures: Vec<String>,
@@ -91,16 +78,21 @@ fn run(arguments: &Arguments) -> Result<bool> {
     if let Some(remote) = &bench.remote {
         remote.clear(scene.directory())?;
     }
-    // Here the report is written, to `arguments.output`.
-    if bench.remote.is_some() {
-        println!("\nThe goals are for both ends on this machine.");
-        return Ok(findings.failures.is_empty());
-    }
-    let verdicts = goals::judge(goals::goals(arguments.cold), &findings.samples, &findings.ceilings);
     for failure in &findings.failures {
         println!("FAILED        {failure}");
     }
-    Ok(overview::print_goals(&verdicts) && findings.failures.is_empty())
+    let goals = if bench.remote.is_none() {
+        goals::goals(arguments.cold)
+    } else {
+        println!("\nThe goals are for both ends on this machine.");
+        &[]
+    };
+    let verdicts = goals::judge(goals, &findings.samples, &findings.ceilings);
+    let is_good = overview::print_goals(&verdicts) && findings.failures.is_empty();
+    if let Some(output) = &arguments.output {
+        findings.report(verdicts, Machine::look(scene.directory(), peers.paths()), output)?;
+    }
+    Ok(is_good)
 }
 
 fn unusable(why: &str) -> Error {
@@ -117,13 +109,24 @@ fn measure_sections(arguments: &Arguments, bench: &Bench, scene: &Scene, finding
         };
         findings.measure(&section, bench, pair, arguments.runs)?;
     }
-    if findings.samples.is_empty() && arguments.files.is_empty() {
+    if findings.samples.is_empty() && arguments.files.is_empty() && arguments.innodb.is_none() {
         return Err(unusable("no row and no program is left to measure"));
     }
-    if let [before, after] = &arguments.files[..] {
-        let mut section = rows::pair_of_files("own files", before.clone());
+    let mut measure_pair = |name, before: &Path, after: &Path| {
+        let mut section = rows::pair_of_files(name, before.into());
         section.retain(arguments, bench.peers);
-        findings.measure(&section, bench, &mut scene.pair_of("own", after.clone())?, arguments.runs)?;
+        findings.measure(&section, bench, &mut scene.pair_of(name, after.into())?, arguments.runs)
+    };
+    if let [before, after] = &arguments.files[..] {
+        measure_pair("own files", before, after)?;
+    }
+    if let Some(directory) = &arguments.innodb {
+        let pair = innodb::pair(directory).map_err(|error| Error::World(io::Error::other(error)))?;
+        println!("\nA table of MariaDB, before and after 5,000 of 3 million rows changed:");
+        for difference in pair.differences()? {
+            println!("{difference}");
+        }
+        measure_pair("table", &pair.before, &pair.after)?;
     }
     Ok(())
 }
@@ -133,8 +136,16 @@ impl Findings {
     fn measure(&mut self, section: &Section, bench: &Bench, pair: &mut Pair, runs: u32) -> Result<()> {
         let (samples, failures) = bench.rounds(&section.rows, pair, runs)?;
         overview::print_section(section, pair, &samples);
+        self.tables.push(section.into());
         self.samples.extend(samples);
         self.failures.extend(failures);
         Ok(())
+    }
+
+    /// Writes it all into `output`.
+    fn report(self, verdicts: Vec<Verdict>, machine: Machine, output: &Path) -> Result<()> {
+        let Self { tables, samples, failures, ceilings } = self;
+        let run = report::Run { machine, tables, samples, ceilings, verdicts, failures };
+        report::write(&run, output).map_err(|error| Error::World(io::Error::other(error)))
     }
 }

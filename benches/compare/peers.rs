@@ -120,6 +120,18 @@ impl Peers {
         }
     }
 
+    /// Those that are there, with what each is called.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let found = [
+            ("pdcp", Some(&self.pdcp)),
+            ("rsync", self.rsync.as_ref()),
+            ("pdiffcopy", self.pdiffcopy.as_ref()),
+            ("yardstick", self.yardstick.as_ref()),
+            ("b3sum", self.b3sum.as_ref()),
+        ];
+        found.into_iter().filter_map(|(name, path)| Some((name, path?.as_path())))
+    }
+
     /// What listens on `port` of the loopback address while `program` asks; `None` where nothing does.
     pub(crate) fn server(&self, program: Program, pair: &Pair, port: u16) -> Result<Option<Command>> {
         let address = format!("127.0.0.1:{port}");

@@ -1,7 +1,9 @@
 //! What one timed run says, and what is made of several: medians, of interleaved runs only.
 
+use serde::Serialize;
+
 /// One run of one program on one row. Only runs whose result was compared byte for byte become a sample.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Sample {
     /// The row's name, such as `10 %` or `first copy`.
     pub(crate) row: String,

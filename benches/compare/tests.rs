@@ -1,8 +1,11 @@
 //! The tests of the comparison's arithmetic, for `cargo test`: a bench without harness runs none.
 
 #![expect(dead_code, reason = "the comparison uses more of it than its tests do")]
+#![allow(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
 mod goals;
+mod innodb;
+mod report;
 mod sample;
 
 use goals::{Ceiling, Goal, Outcome, Times, as_fast_as_the_yardstick, faster, judge, less_cpu, near_ceiling};
@@ -101,5 +104,96 @@ mod verdicts {
         let outcomes: Vec<_> = verdicts.iter().map(|verdict| verdict.outcome).collect();
         assert_eq!(outcomes, [Outcome::Reached, Outcome::Short]);
         assert_eq!(verdicts[1].text, "10 %, seconds: rsync delta / 5.0: pdcp pull 9.00, asked for 2.00");
+    }
+}
+
+mod differences {
+    use super::innodb::differing_bytes;
+
+    #[track_caller]
+    fn check(basis: &str, wanted: &str, want: u64) {
+        assert_eq!(differing_bytes(basis.as_bytes(), wanted.as_bytes(), 4), want);
+    }
+
+    #[test]
+    fn a_block_differs_whole_or_not_at_all_and_what_the_basis_does_not_have_differs() {
+        check("", "", 0);
+        check("aaaabbbb", "aaaabbbb", 0);
+        check("aaaabbbb", "aaaabbbc", 4);
+        check("aaaabb", "aaaabc", 2);
+        check("aaaabbbb", "aaaabb", 2);
+        check("aaaabb", "aaaabbbb", 4);
+        check("aaaa", "aaaabbbbcc", 6);
+        check("aaaabbbb", "aaaa", 0);
+    }
+}
+
+mod reports {
+    use super::medians::sample;
+    use super::report::{Machine, Run, Shape, Table, write};
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    fn table(title: &str, shape: Shape, rows: &[&str]) -> Table {
+        let names = |names: &[&str]| names.iter().map(|name| String::from(*name)).collect();
+        Table { title: title.into(), shape, rows: names(rows), programs: names(&["pdcp push", "rsync delta"]) }
+    }
+
+    fn run(tables: Vec<Table>, samples: Vec<Sample>) -> Run {
+        let ceilings = vec![Ceiling { row: "10 %".into(), seconds: 0.5 }];
+        let machine = Machine::look(Path::new("/"), std::iter::empty());
+        Run { machine, tables, samples, ceilings, verdicts: Vec::new(), failures: vec!["10 %: cp failed".into()] }
+    }
+
+    /// Names of the charts, and the page.
+    fn written(run: &Run) -> (Vec<String>, String) {
+        let scratch = tempfile::tempdir().unwrap();
+        write(run, scratch.path()).unwrap();
+        let names =
+            fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let charts = names.filter(|name| name.ends_with(".svg")).collect();
+        (charts, fs::read_to_string(scratch.path().join("README.md")).unwrap())
+    }
+
+    #[test]
+    fn a_page_has_medians_and_ceilings_by_row_and_program() {
+        let samples = vec![
+            sample("10 %", "pdcp push", 1.0),
+            sample("10 %", "pdcp push", 2.0),
+            sample("10 %", "rsync delta", 7.0),
+            sample("50 %", "rsync delta", 8.0),
+        ];
+        let (_, page) = written(&run(vec![table("two ends", Shape::Bars, &["10 %", "50 %"])], samples));
+        for line in [
+            "## Two ends",
+            "| seconds | pdcp push | rsync delta | ceiling |",
+            "| 10 % | 1.50 | 7.00 | 0.50 |",
+            "| 50 % |  | 8.00 |  |",
+            "| 10 % | 3.00 | 14.00 |",
+            "- 10 %: cp failed",
+        ] {
+            assert!(page.lines().any(|have| have == line), "no line {line:?} in:\n{page}");
+        }
+        assert!(!page.contains("MB moved"), "nobody told:\n{page}");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_drawn() {
+        let moved = |row: &str, bytes| Sample { moved_bytes: Some(bytes), ..sample(row, "pdcp push", 1.0) };
+        let check = |shape, samples: Vec<Sample>, want: &[&str]| {
+            let (have, page) = written(&run(vec![table("one", shape, &["--sweep 1", "--sweep 2"])], samples));
+            assert_eq!(have, want, "{shape:?}");
+            assert!(want.iter().all(|chart| page.contains(&format!("]({chart})"))), "{page}");
+        };
+        check(Shape::Bars, vec![], &[]);
+        check(Shape::Bars, vec![sample("--sweep 1", "pdcp push", 0.0)], &["seconds.svg"]);
+        check(Shape::Undrawn, vec![sample("--sweep 1", "pdcp push", 1.0)], &[]);
+        check(Shape::BlockSizes, vec![sample("--sweep 1", "pdcp push", 1.0)], &[]);
+        check(Shape::Connections, vec![sample("--sweep 1", "pdcp push", 1.0)], &[]);
+        for points in [vec![moved("--sweep 1", 0)], vec![moved("--sweep 1", 0), moved("--sweep 2", 1)]] {
+            check(Shape::BlockSizes, points.clone(), &["block-size.svg"]);
+            check(Shape::Connections, points, &["connections.svg"]);
+        }
     }
 }

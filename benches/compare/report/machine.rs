@@ -1,0 +1,70 @@
+//! The machine and the programs of a run: what somebody has to know who wants to believe its figures, or to repeat them.
+
+use procfs::process::Process;
+use procfs::{CpuInfo, Current, Meminfo};
+use rustix::system::uname;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::{env, thread};
+
+/// What could not be found out is `unknown`: a missing word is no reason to lose a run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) date: String,
+    /// As typed, behind the script's name.
+    pub(crate) command: String,
+    /// Of this repository; `-dirty` where it had changes.
+    pub(crate) commit: String,
+    pub(crate) cpu: String,
+    /// That this process may use.
+    pub(crate) cores: usize,
+    pub(crate) memory_bytes: u64,
+    pub(crate) kernel: String,
+    /// Of the directory that files were copied in.
+    pub(crate) file_system: String,
+    /// What each program calls itself.
+    pub(crate) versions: BTreeMap<String, String>,
+}
+
+impl Machine {
+    /// `directory` is where files are copied; `programs` are those that took part, by name and path.
+    pub(crate) fn look<'a>(directory: &Path, programs: impl Iterator<Item = (&'static str, &'a Path)>) -> Self {
+        let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+        let memory = Meminfo::current().map(|memory| memory.mem_total);
+        Self {
+            date: first_line("date", &["+%F %R %z"]),
+            command: format!("scripts/bench.sh {}", arguments.join(" ")).trim_end().into(),
+            commit: first_line("git", &["describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]),
+            cpu: cpu().unwrap_or_else(unknown),
+            cores: thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: memory.unwrap_or(0),
+            kernel: uname().release().to_string_lossy().into(),
+            file_system: file_system(directory).unwrap_or_else(unknown),
+            versions: programs.map(|(name, program)| (name.into(), first_line(program, &["--version"]))).collect(),
+        }
+    }
+}
+
+fn first_line(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().map(|output| output.stdout).unwrap_or_default();
+    let line = String::from_utf8_lossy(&output).lines().next().map(|line| line.trim().to_owned());
+    line.filter(|line| !line.is_empty()).unwrap_or_else(unknown)
+}
+
+fn cpu() -> Option<String> {
+    CpuInfo::current().ok()?.model_name(0).map(String::from)
+}
+
+/// That of the longest mount point above `directory`, the last where one covers another.
+fn file_system(directory: &Path) -> Option<String> {
+    let directory = directory.canonicalize().ok()?;
+    let mounts = Process::myself().ok()?.mountinfo().ok()?.0.into_iter();
+    let above = mounts.filter(|mount| directory.starts_with(&mount.mount_point));
+    above.max_by_key(|mount| mount.mount_point.components().count()).map(|mount| mount.fs_type)
+}
+
+fn unknown() -> String {
+    "unknown".into()
+}

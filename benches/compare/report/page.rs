@@ -1,0 +1,123 @@
+//! The page of a run, in Markdown: charts, goals, tables.
+
+use super::charts::Chart;
+use super::{Run, Shape, Table};
+use crate::goals::Outcome;
+use crate::sample::{Figure, median};
+
+const FIGURES: [Figure; 5] =
+    [Figure::Seconds, Figure::MovedBytes, Figure::CpuSeconds, Figure::ClientPeakBytes, Figure::ServerPeakBytes];
+
+pub(super) fn page(run: &Run, charts: &[Chart]) -> String {
+    let mut page = format!("# pdcp {} beside its peers\n\n", run.machine.commit);
+    page += &machine(run);
+    for Chart { file, caption } in charts {
+        page += &format!("![{caption}]({file})\n\n");
+    }
+    page += &goals(run);
+    for table in &run.tables {
+        page += &format!("## {}\n\n", capitalized(&table.title));
+        let memory_too = matches!(table.shape, Shape::Bars | Shape::Undrawn);
+        for figure in FIGURES.into_iter().filter(|figure| memory_too || !is_memory(*figure)) {
+            page += &figures(run, table, figure);
+        }
+    }
+    page
+}
+
+fn machine(run: &Run) -> String {
+    let machine = &run.machine;
+    let runs = run.samples.iter().map(|sample| sample.run + 1).max().unwrap_or(0);
+    let mut text = format!(
+        "`{}`, {}. Figures are medians of up to {runs} runs, programs in turn; a run counts only if its result was the \
+         source, byte for byte. [raw.csv](raw.csv) has all runs, [ceilings.csv](ceilings.csv) the least times of this \
+         machine, [machine.json](machine.json) the machine.\n\n| | |\n|---|---|\n",
+        machine.command, machine.date
+    );
+    let memory = format!("{:.1} GB", machine.memory_bytes as f64 / 1e9);
+    let facts = [
+        ("CPU", format!("{}, {} cores used", machine.cpu, machine.cores)),
+        ("memory", memory),
+        ("kernel", machine.kernel.clone()),
+        ("file system", machine.file_system.clone()),
+    ];
+    for (name, fact) in &facts {
+        text += &line([name, &fact[..]]);
+    }
+    for (program, version) in &machine.versions {
+        text += &line([&program[..], &version[..]]);
+    }
+    text + "\n"
+}
+
+fn goals(run: &Run) -> String {
+    let mut text = String::new();
+    let groups =
+        [(Outcome::Short, "Falls short"), (Outcome::Reached, "Reached"), (Outcome::NotMeasured, "Not measured")];
+    for (outcome, word) in groups {
+        let verdicts: Vec<_> = run.verdicts.iter().filter(|verdict| verdict.outcome == outcome).collect();
+        if !verdicts.is_empty() {
+            text += &format!("{word} ({}):\n\n", verdicts.len());
+            verdicts.iter().for_each(|verdict| text += &format!("- {}\n", verdict.text));
+            text += "\n";
+        }
+    }
+    if !run.failures.is_empty() {
+        text += "Failed, and not counted:\n\n";
+        run.failures.iter().for_each(|failure| text += &format!("- {failure}\n"));
+        text += "\n";
+    }
+    if text.is_empty() { text } else { format!("## Goals\n\n{text}") }
+}
+
+/// Nothing where no program tells this figure.
+fn figures(run: &Run, table: &Table, figure: Figure) -> String {
+    let show = |value: Option<f64>| value.map_or_else(String::new, |value| figure.show(value));
+    let is_told = |value: &f64| figure != Figure::ServerPeakBytes || *value > 0.0; // 0: there was no server here
+    let has_ceilings = figure == Figure::Seconds && table.rows.iter().any(|row| run.ceiling(row).is_some());
+    let mut lines = String::new();
+    let mut told = false;
+    for row in &table.rows {
+        let mut cells = vec![row_name(table.shape, row)];
+        for program in &table.programs {
+            let value = median(&run.samples, row, program, figure).filter(is_told);
+            told |= value.is_some();
+            cells.push(show(value));
+        }
+        if has_ceilings {
+            cells.push(show(run.ceiling(row)));
+        }
+        lines += &line(cells.iter().map(String::as_str));
+    }
+    if !told {
+        return String::new();
+    }
+    let ceiling = has_ceilings.then_some("ceiling");
+    let names: Vec<&str> =
+        [figure.name()].into_iter().chain(table.programs.iter().map(String::as_str)).chain(ceiling).collect();
+    let rule = names.iter().enumerate().map(|(column, _)| if column == 0 { "---" } else { "--:" });
+    let rule = format!("|{}|\n", rule.collect::<Vec<_>>().join("|"));
+    line(names) + &rule + &lines + "\n"
+}
+
+fn is_memory(figure: Figure) -> bool {
+    matches!(figure, Figure::ClientPeakBytes | Figure::ServerPeakBytes)
+}
+
+/// Options are shown as typed.
+fn row_name(shape: Shape, row: &str) -> String {
+    match shape {
+        Shape::BlockSizes | Shape::Connections => format!("`{row}`"),
+        Shape::Bars | Shape::Undrawn => row.into(),
+    }
+}
+
+fn line<'a>(cells: impl IntoIterator<Item = &'a str>) -> String {
+    let cells: Vec<String> = cells.into_iter().map(|cell| cell.replace('|', "\\|")).collect();
+    format!("| {} |\n", cells.join(" | "))
+}
+
+pub(super) fn capitalized(title: &str) -> String {
+    let mut letters = title.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}

@@ -1,0 +1,27 @@
+//! How a section of the comparison is shown in the report.
+
+use crate::report::{Shape, Table};
+use crate::rows::{BLOCK_SIZE_ROW, CONNECTIONS_ROW, Section};
+
+impl From<&Section> for Table {
+    fn from(section: &Section) -> Self {
+        let mut programs: Vec<String> = Vec::new();
+        for program in section.rows.iter().flat_map(|row| &row.programs) {
+            if !programs.iter().any(|name| name == program.name()) {
+                programs.push(program.name().into());
+            }
+        }
+        let rows: Vec<String> = section.rows.iter().map(|row| row.name.clone()).collect();
+        let is_sweep_of = |option| rows.iter().all(|row| row.contains(option));
+        let shape = if is_sweep_of(BLOCK_SIZE_ROW) {
+            Shape::BlockSizes
+        } else if is_sweep_of(CONNECTIONS_ROW) {
+            Shape::Connections
+        } else if programs.iter().all(|program| program.starts_with("pdcp")) {
+            Shape::Undrawn // compared with itself, for the goals
+        } else {
+            Shape::Bars
+        };
+        Self { title: section.title.into(), shape, rows, programs }
+    }
+}
