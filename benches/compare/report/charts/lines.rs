@@ -93,7 +93,7 @@ fn draw_panel(panel: &Panel, area: &Drawing) -> Result<(), ReportError> {
     let points = || panel.lines.iter().flat_map(|(_, points)| points);
     let numbers: Vec<f64> = panel.lines[0].1.iter().map(|(x, _)| *x).collect();
     let (least, most) = points().fold((f64::INFINITY, 1.0), |(least, most), (x, _)| (x.min(least), x.max(most)));
-    let highest = points().fold(0.0, |highest, (_, y)| y.max(highest));
+    let highest = points().fold(1e-3, |highest, (_, y)| y.max(highest));
     // Room beside the outermost points and above the highest.
     let x_axis = (least / 1.25..most * 1.25).log_scale().with_key_points(numbers);
     let mut chart = ChartBuilder::on(area)
@@ -117,7 +117,8 @@ fn draw_panel(panel: &Panel, area: &Drawing) -> Result<(), ReportError> {
         .y_label_formatter(&|value| format!("{value:.*}", panel.y_decimals))
         .draw()?;
     // The first on top and the thinnest, so that all are seen where they are the same.
-    for (index, (program, points)) in (0_u32..).zip(&panel.lines).collect::<Vec<_>>().into_iter().rev() {
+    for (index, (program, points)) in panel.lines.iter().enumerate().rev() {
+        let index = u32::try_from(index).expect("a handful of programs");
         let colour = colour(program);
         chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2 + 3 * index)))?;
         chart.draw_series(points.iter().map(|point| Circle::new(*point, DOT + 2 * index, colour.filled())))?;
