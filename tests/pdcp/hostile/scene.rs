@@ -22,8 +22,8 @@ pub(super) const SOURCE_BYTES: usize = 4 * MIB + 100;
 pub(super) const STRIPES: usize = 5;
 /// All of the first stripe, four blocks of the second.
 const BASIS_BYTES: usize = MIB + 4 * BLOCK;
-/// Four stripes of 32 MiB: hashing one takes far longer than a frame takes to arrive.
-pub(super) const LARGE_BYTES: u64 = 128 << 20;
+/// Stripes of 32 MiB: hashing one takes far longer than a frame takes to arrive.
+pub(super) const LARGE_BYTES: u64 = 1 << 30;
 /// What a lying source sends; neither the basis nor the source has it.
 pub(super) const LIE: u8 = 0xee;
 const SOURCE_MTIME: i64 = 1_600_000_000;
