@@ -7,7 +7,8 @@
 use crate::completion::Errno;
 use crate::failure::{Failure, Kind};
 use crate::limits::{
-    KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES, MESSAGE_LEN_MAX, MESSAGES_MAX, TCP_USER_TIMEOUT_MS,
+    KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES, LOCAL_SEND_BUFFER_BYTES, MESSAGE_LEN_MAX, MESSAGES_MAX,
+    TCP_USER_TIMEOUT_MS,
 };
 use crate::wire::{
     DecodeError, JOIN_LEN, Join, Message, PREAMBLE_LEN, Preamble, Purpose, decode_join, decode_preamble, encode_joined,
@@ -174,8 +175,9 @@ fn tune(socket: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// What every connection is set to. Sizes of socket buffers are left to the kernel, which tunes them as long as nobody else
-/// does.
+/// What every connection is set to. Sizes of socket buffers are left to the kernel, which tunes them to the path as long as
+/// nobody else does. Within one host there is no path: whatever a megabyte of queue holds has left the core's cache by the
+/// time the other end takes it.
 pub(super) fn tune_data(socket: &TcpStream) -> io::Result<()> {
     use rustix::net::sockopt;
     socket.set_nodelay(true)?;
@@ -183,6 +185,9 @@ pub(super) fn tune_data(socket: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepidle(socket, Duration::from_secs(KEEPALIVE_IDLE_S.into()))?;
     sockopt::set_tcp_keepintvl(socket, Duration::from_secs(KEEPALIVE_INTERVAL_S.into()))?;
     sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)?;
+    if socket.peer_addr()?.ip() == socket.local_addr()?.ip() {
+        sockopt::set_socket_send_buffer_size(socket, LOCAL_SEND_BUFFER_BYTES)?;
+    }
     Ok(())
 }
 
