@@ -107,7 +107,7 @@ impl Side {
 
 /// What limited a copy, or a part of one, that took this long; without a `peer` both ends are here. `None`: it was too
 /// short, or nothing stands out.
-pub fn limit(elapsed_us: u64, own: Side, peer: Option<Side>) -> Option<Limit> {
+pub fn limit(elapsed_us: u64, own: Side, peer: Option<Side>, is_one_host: bool) -> Option<Limit> {
     if elapsed_us < ELAPSED_US_MIN {
         return None;
     }
@@ -117,7 +117,8 @@ pub fn limit(elapsed_us: u64, own: Side, peer: Option<Side>) -> Option<Limit> {
     // least. Half way between them is as good a guess as any.
     let at_most = own.peer_us.min(theirs.peer_us);
     let at_least = (own.peer_us + theirs.peer_us).saturating_sub(1000);
-    let network = at_most.midpoint(at_least);
+    // On one host they wait for the cores to turn from one to the other: what they did then is what there is to say.
+    let network = if is_one_host { 0 } else { at_most.midpoint(at_least) };
     let at_work = theirs.hashing_us + theirs.source_disk_us + theirs.target_disk_us;
     let shares = [
         (Limit::SourceDisk, own.source_disk_us.max(theirs.source_disk_us)),
@@ -146,8 +147,8 @@ mod tests {
     /// A second of a copy, as both ends see it.
     #[track_caller]
     fn check(source: Percent, target: Percent, want: Limit) {
-        assert_eq!(limit(1_000_000, side(source), Some(side(target))), Some(want), "to the source");
-        assert_eq!(limit(1_000_000, side(target), Some(side(source))), Some(want), "to the target");
+        assert_eq!(limit(1_000_000, side(source), Some(side(target)), false), Some(want), "to the source");
+        assert_eq!(limit(1_000_000, side(target), Some(side(source)), false), Some(want), "to the target");
     }
 
     #[test]
@@ -169,10 +170,18 @@ mod tests {
     }
 
     #[test]
+    fn on_one_host_there_is_no_network_to_wait_for() {
+        let (source, target) = (side([34, 0, 0, 64]), side([18, 0, 28, 52]));
+        assert_eq!(limit(1_000_000, source, Some(target), false), Some(Network));
+        assert_eq!(limit(1_000_000, source, Some(target), true), Some(Hashing));
+        assert_eq!(limit(1_000_000, target, Some(source), true), Some(Hashing));
+    }
+
+    #[test]
     fn who_waits_for_an_end_that_has_nothing_to_show_waits_for_the_peer() {
         #[track_caller]
         fn check(own: Percent, peer: Percent, want: Option<Limit>) {
-            assert_eq!(limit(1_000_000, side(own), Some(side(peer))), want);
+            assert_eq!(limit(1_000_000, side(own), Some(side(peer)), false), want);
         }
         check([5, 0, 0, 95], [10, 0, 0, 10], Some(Peer));
         check([5, 0, 0, 95], [0, 0, 0, 0], Some(Peer));
@@ -185,7 +194,7 @@ mod tests {
     fn where_both_ends_are_here_there_is_neither_network_nor_peer() {
         #[track_caller]
         fn check(own: Percent, want: Option<Limit>) {
-            assert_eq!(limit(1_000_000, side(own), None), want);
+            assert_eq!(limit(1_000_000, side(own), None, true), want);
         }
         check([20, 70, 60, 0], Some(SourceDisk));
         check([20, 60, 70, 0], Some(TargetDisk));
@@ -199,7 +208,7 @@ mod tests {
         #[track_caller]
         fn check(elapsed_us: u64, hashing: u64, want: Option<Limit>) {
             let spent = Spent { hashing_us: elapsed_us * hashing / 1000, ..Spent::default() };
-            assert_eq!(limit(elapsed_us, Side { workers: 1, spent }, None), want);
+            assert_eq!(limit(elapsed_us, Side { workers: 1, spent }, None, true), want);
         }
         check(ELAPSED_US_MIN - 1, 1000, None);
         check(ELAPSED_US_MIN, 1000, Some(Hashing));
@@ -215,7 +224,7 @@ mod tests {
         for workers in [0, 1, u32::MAX] {
             for elapsed_us in [ELAPSED_US_MIN, MOST] {
                 let liar = Side { workers, spent };
-                _ = (limit(elapsed_us, side([5, 0, 0, 95]), Some(liar)), liar.of(elapsed_us));
+                _ = (limit(elapsed_us, side([5, 0, 0, 95]), Some(liar), false), liar.of(elapsed_us));
             }
         }
         assert_eq!(Spent::default().since(spent), Spent::default());

@@ -308,12 +308,16 @@ impl Drive<'_> {
         (own, self.session.link.is_some().then_some(peer))
     }
 
+    fn is_one_host(&self) -> bool {
+        self.session.link.as_ref().is_none_or(|link| link.is_one_host())
+    }
+
     /// What limits it at present.
     fn limit_lately(&mut self) -> Option<Limit> {
         let now = self.began.elapsed();
         if now - self.lately.until >= STRETCH {
             let (own, peer) = self.sides(self.lately.spent);
-            let limit = limit(micros(now - self.lately.until), own, peer);
+            let limit = limit(micros(now - self.lately.until), own, peer, self.is_one_host());
             self.lately = Lately { until: now, spent: [self.spent(), self.course.peer_beat().spent], limit };
         }
         self.lately.limit
@@ -475,6 +479,7 @@ impl Drive<'_> {
         let result = self.ended.take().expect("it is over");
         let elapsed_us = micros(self.began.elapsed());
         let (own, peer) = self.sides([Spent::default(); 2]);
+        let is_one_host = self.is_one_host();
         let mut notes = vec![format!("time of the workers: {}", own.of(elapsed_us))];
         notes.extend(peer.map(|peer| format!("time of the other end's: {}", peer.of(elapsed_us))));
         if result.is_ok() {
@@ -507,7 +512,7 @@ impl Drive<'_> {
             counts,
             changed,
             kept,
-            limit: limit(elapsed_us, own, peer),
+            limit: limit(elapsed_us, own, peer, is_one_host),
             notes,
             wire_bytes: (self.count(Counter::WireSentBytes), self.count(Counter::WireReceivedBytes)),
         }

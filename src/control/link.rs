@@ -162,10 +162,20 @@ impl Link {
         bytes.get()
     }
 
+    /// Whether the peer is on this host, as far as can be told; for people.
+    pub(super) fn is_one_host(&self) -> bool {
+        is_one_host(&self.socket).unwrap_or(false)
+    }
+
     /// Ends it at once.
     pub(super) fn cut(&self) {
         _ = self.socket.shutdown(Shutdown::Both);
     }
+}
+
+/// Both ends have the same address: what goes from one to the other never leaves the kernel.
+fn is_one_host(socket: &TcpStream) -> io::Result<bool> {
+    Ok(socket.peer_addr()?.ip() == socket.local_addr()?.ip())
 }
 
 /// A dead peer is found by its control connection: data connections may stand still for good reason.
@@ -185,7 +195,7 @@ pub(super) fn tune_data(socket: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepidle(socket, Duration::from_secs(KEEPALIVE_IDLE_S.into()))?;
     sockopt::set_tcp_keepintvl(socket, Duration::from_secs(KEEPALIVE_INTERVAL_S.into()))?;
     sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)?;
-    if socket.peer_addr()?.ip() == socket.local_addr()?.ip() {
+    if is_one_host(socket)? {
         sockopt::set_socket_send_buffer_size(socket, LOCAL_SEND_BUFFER_BYTES)?;
     }
     Ok(())
