@@ -127,11 +127,20 @@ impl Source {
         self.wanted.is_empty() && self.finished.is_none()
     }
 
-    /// Digests of blocks that are held.
-    pub fn digests(&self, run: Run) -> &[Digest] {
+    /// Digests and signatures of blocks that are held.
+    pub fn hashes(&self, run: Run) -> (&[Digest], &[Signature]) {
         let wanted = self.wanted.iter().find(|wanted| wanted.holds(run)).expect("asked only about what is held");
         let from = at(wanted.run, run.first) as usize;
-        &wanted.slate.table.digests[from..from + run.count as usize]
+        let range = from..from + run.count as usize;
+        (&wanted.slate.table.digests[range.clone()], &wanted.slate.table.ours[range])
+    }
+
+    /// Whether a block of a wanted stripe was read, or taken as a hole, and hashed.
+    pub fn has_hashed(&self, block: u64) -> bool {
+        let run = Run { first: block, count: 1 };
+        let pending = |extent: &Extent| !extent.hashed && block >= extent.run.first && block < extent.run.end();
+        let wanted = self.wanted.iter().find(|wanted| wanted.holds(run));
+        wanted.is_some_and(|wanted| at(wanted.run, block) < wanted.read) && !self.held.0.iter().any(pending)
     }
 
     /// Takes note of what happened.

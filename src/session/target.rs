@@ -101,6 +101,12 @@ impl Target {
         self.open.is_empty() && !self.more
     }
 
+    /// The block from which on the basis is to be read next.
+    pub fn next_read(&self) -> Option<u64> {
+        let open = self.open.iter().find(|open| open.read < open.basis_blocks)?;
+        Some(open.run.first + u64::from(open.read))
+    }
+
     /// Takes note of what happened.
     ///
     /// # Errors

@@ -48,8 +48,9 @@ impl<C: Completions> Connection<C> {
 
     /// Lets the target act once.
     pub(super) fn run_target(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
+        let file = guest.target.as_ref().filter(|_| !self.awaits_source(guest));
         let Self { target: Some(target), source, line, flight, .. } = self else { return Ok(false) };
-        let mut buffer = lease_extent(guest.target.as_ref(), self.reading, guest, cx, &mut self.starved);
+        let mut buffer = lease_extent(file, self.reading, guest, cx, &mut self.starved);
         let send = line.as_mut().is_none_or(|line| makes_room(line, guest, cx, &mut self.starved));
         let room = Room { read_blocks: blocks_in(guest, buffer.as_ref()), send };
         let Some(action) = target.call(|target| target.poll(room))? else { return Ok(false) };
@@ -126,7 +127,7 @@ impl<C: Completions> Connection<C> {
                         cx.bench.pieces.clear();
                         cx.bench.pieces.extend_from_slice(pieces);
                         for run in &cx.bench.pieces {
-                            let digests = source.call(|source| source.digests(*run))?;
+                            let (digests, _) = source.call(|source| source.hashes(*run))?;
                             target.call(|target| target.handle(TargetEvent::Arrived { run: *run, digests }))??;
                             self.writes.push_back(Write::Bytes(*run, part_of(guest, &self.held, *run)));
                         }

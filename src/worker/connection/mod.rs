@@ -5,6 +5,7 @@
 //! writes from the very buffer the source read, and nothing is hashed twice. A panic inside a machine is caught and costs
 //! the session; the hub itself does not panic on anything that comes from outside.
 
+mod beside;
 mod machines;
 
 use super::inbox::Outcome;
@@ -424,9 +425,11 @@ impl<C: Completions> Connection<C> {
                 self.source_hashed(run, cx.bench)?;
             }
             Work::Basis(run, buffer) => {
-                let bytes = hash_run(guest, run, Some(&buffer), cx);
-                if self.target.is_some() {
-                    sign_run(guest, run, Some(&buffer), cx.bench);
+                if !self.take_from_source(run, &buffer, guest, cx)? {
+                    hash_run(guest, run, Some(&buffer), cx);
+                    if self.target.is_some() {
+                        sign_run(guest, run, Some(&buffer), cx.bench);
+                    }
                 }
                 drop(buffer);
                 self.reading -= 1;
@@ -436,7 +439,7 @@ impl<C: Completions> Connection<C> {
                 } else if let Some(readback) = &mut self.readback {
                     readback.call(|readback| readback.hashed(run, digests))?;
                 }
-                guest.shared.counters.add(Counter::ReadBytes, bytes);
+                guest.shared.counters.add(Counter::ReadBytes, guest.terms.layout.run_bytes(run));
             }
             Work::TargetHole(run) => {
                 hash_run::<C>(guest, run, None, cx);

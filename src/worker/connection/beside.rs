@@ -1,0 +1,50 @@
+//! Both ends here, source and target machine side by side: bytes of the basis that equal those which the source holds have
+//! the same digests, so they are compared and not hashed again.
+//!
+//! For that the source goes ahead, by one extent. Past the page cache both read as far ahead as they can instead, since
+//! there the disk is what is waited for; what happens to be held by then is compared all the same.
+
+use super::{Connection, Context, Guest, OpenFile, WorkerError, part_of};
+use crate::completion::{Completions, Mode};
+use crate::extent::Run;
+
+impl<C: Completions> Connection<C> {
+    /// Whether the target's next read is put off until the source has hashed the same blocks. It gets there: it needs
+    /// nothing of the target for it but the signatures of what it holds, which go out before it has taken all buffers.
+    pub(super) fn awaits_source(&self, guest: &Guest<C>) -> bool {
+        let (Some(source), Some(target)) = (&self.source, &self.target) else { return false };
+        let is_direct = |file: &OpenFile| file.mode == Mode::Direct;
+        let reads_ahead = [&guest.source, &guest.target].into_iter().flatten().any(is_direct);
+        !reads_ahead && target.0.next_read().is_some_and(|block| !source.0.has_hashed(block))
+    }
+
+    /// Puts digests and signatures of these bytes of the basis onto the bench, if the source holds the same ones.
+    ///
+    /// # Errors
+    /// Only where a machine panics.
+    pub(super) fn take_from_source(
+        &mut self,
+        run: Run,
+        bytes: &[u8],
+        guest: &Guest<C>,
+        cx: &mut Context<'_, C>,
+    ) -> Result<bool, WorkerError> {
+        let Some(source) = &mut self.source else { return Ok(false) };
+        let covers = |held: Run| run.first >= held.first && run.end() <= held.end();
+        if !self.held.iter().any(|(held, _)| covers(*held)) {
+            return Ok(false);
+        }
+        let part = part_of(guest, &self.held, run);
+        let held = &part.data[part.from as usize..part.until as usize];
+        if *held != bytes[..held.len()] {
+            return Ok(false);
+        }
+        *cx.quantum_bytes = cx.quantum_bytes.saturating_sub(part.until - part.from);
+        let (digests, signatures) = source.call(|source| source.hashes(run))?;
+        cx.bench.digests.clear();
+        cx.bench.digests.extend_from_slice(digests);
+        cx.bench.signatures.clear();
+        cx.bench.signatures.extend_from_slice(signatures);
+        Ok(true)
+    }
+}
