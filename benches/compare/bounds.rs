@@ -10,7 +10,7 @@ use crate::goals;
 use crate::peers::Program;
 use crate::process::{Error, Result};
 use crate::rows::{Row, Section};
-use crate::sample;
+use crate::sample::{self, Figure, Sample};
 use crate::scene::{Basis, Pair};
 use std::path::Path;
 
@@ -61,13 +61,13 @@ impl Bounds {
         }
     }
 
-    /// What was measured, for people, and what it means for each row.
-    pub(crate) fn tell(self, section: &Section, bytes: u64) -> (String, Vec<goals::Ceiling>) {
+    /// What was measured, for people, and what it means for each row. Of two states of a file, what differs is what moved.
+    pub(crate) fn tell(self, section: &Section, bytes: u64, samples: &[Sample]) -> (String, Vec<goals::Ceiling>) {
         match self {
             Self::Nothing => (String::new(), Vec::new()),
             Self::Memory(ceiling) => {
                 let least = |row: &Row| {
-                    let (kind, share) = kind_of(row)?;
+                    let (kind, share) = kind_of(row, bytes, samples)?;
                     Some(goals::Ceiling { row: row.name.clone(), seconds: ceiling.least_seconds(kind, share, bytes) })
                 };
                 (ceiling.table(), section.rows.iter().filter_map(least).collect())
@@ -84,17 +84,22 @@ impl Bounds {
 }
 
 /// What a row has to do, and the share of it that differs.
-fn kind_of(row: &Row) -> Option<(RowKind, f64)> {
+fn kind_of(row: &Row, bytes: u64, samples: &[Sample]) -> Option<(RowKind, f64)> {
     let is_local = row.programs.contains(&Program::PdcpLocal);
     let is_whole = row.pdcp_options.iter().any(|option| option == "--whole-file");
-    match row.basis {
+    match &row.basis {
         Basis::Missing if is_local => Some((RowKind::LocalFirstCopy, 1.0)),
         Basis::Missing => Some((RowKind::FirstCopy, 1.0)),
         Basis::Changed { .. } if is_whole && !is_local => Some((RowKind::Whole, 1.0)),
         Basis::Changed { percent } => {
             let kind = if is_local { RowKind::LocalDelta } else { RowKind::Delta };
-            Some((kind, f64::from(percent) / 100.0))
+            Some((kind, f64::from(*percent) / 100.0))
         }
-        Basis::Scattered | Basis::Copied(_) => None,
+        Basis::Copied(_) => {
+            let by = |program: Program| sample::median(samples, &row.name, program.name(), Figure::MovedBytes);
+            let moved = by(Program::PdcpPush).or_else(|| by(Program::PdcpPull));
+            Some((RowKind::Delta, moved? / bytes as f64))
+        }
+        Basis::Scattered => None,
     }
 }

@@ -164,7 +164,7 @@ impl Findings {
         let between = &mut |pair: &mut Pair| bounds.repeat(pair);
         let (samples, failures) = bench.rounds(&section.rows, pair, arguments.runs, between)?;
         overview::print_section(section, pair, &samples);
-        let (text, ceilings) = bounds.tell(section, pair.bytes);
+        let (text, ceilings) = bounds.tell(section, pair.bytes, &samples);
         overview::print_ceilings(&text, &ceilings);
         self.ceilings.extend(ceilings);
         self.tables.push(section.into());

@@ -132,7 +132,7 @@ fn changed(percent: u8, programs: &[Program]) -> Row {
 pub(crate) fn pair_of_files(name: &'static str, before: PathBuf) -> Section {
     use Program::{PdcpPull, PdcpPush, Pdiffcopy, RsyncDelta};
     let rows = vec![Row::new(name, Basis::Copied(before), &[PdcpPush, PdcpPull, RsyncDelta, Pdiffcopy])];
-    Section { title: "two states of a file", part: 1, is_bounded: false, rows }
+    Section { title: "two states of a file", part: 1, is_bounded: true, rows }
 }
 
 fn both_local() -> Section {
