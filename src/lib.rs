@@ -46,6 +46,7 @@
 //! | what limits a copy, and how that is known | `bottleneck.rs`, then `worker/timesheet.rs` |
 //! | which exit code, which words | `failure.rs`, `root/error.rs`, `report/closing.rs` |
 //! | why `unsafe` is sound | `ring/mod.rs` |
+//! | how fast it is, and what was tried | `benches/NOTES.md`; `benches/compare/` measures |
 //!
 //! # Deliberately absent
 //!

@@ -469,6 +469,22 @@ mod tests {
         assert_eq!(source.poll(ROOM), Some(Action::Send(Frame::Done { stripe: 0, digest: digests[0] })));
     }
 
+    #[test]
+    fn a_block_is_hashed_when_its_extent_has_come_back_and_not_when_it_is_asked_for() {
+        let mut source = source(2, false, false);
+        assert!(!source.has_hashed(0), "nothing is wanted");
+        want(&mut source, 0, 1);
+        assert!(!source.has_hashed(0));
+        let run = Run { first: 0, count: 1 };
+        assert_eq!(source.poll(ROOM), Some(Action::Read(run)));
+        assert!(!source.has_hashed(0));
+        let (digests, signatures) = ([Digest([3; 32])], [Signature([5; 8])]);
+        source.handle(Event::Hashed { run, digests: &digests, signatures: &signatures }).expect("our own");
+        assert!(source.has_hashed(0));
+        assert!(!source.has_hashed(1));
+        assert_eq!(source.hashes(run), (&digests[..], &signatures[..]));
+    }
+
     /// Trigger: in a dry run, a stripe that the basis lacks is wanted before one that it has. Damage: the first needs no
     /// reading, so what is held first was of the second, and an assertion ended the session.
     #[test]
