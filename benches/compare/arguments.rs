@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// Exit code: 0 all goals that were measured are reached, 1 one falls short or a result was wrong, 2 usage, 130
 /// interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "bench.sh", args_override_self = true)]
+#[command(name = "bench.sh", bin_name = "scripts/bench.sh", args_override_self = true)]
 pub(crate) struct Arguments {
     /// A host where `pdcp --serve` runs, and a directory on it that may be filled. Without it both ends are here
     #[arg(value_name = "HOST:PORT:/DIRECTORY")]

@@ -11,6 +11,7 @@
 mod lane;
 mod start;
 
+use crate::sample;
 use core_affinity::CoreId;
 use lane::{Basis, CHUNK_BYTES, Duty, Lane, PIECE_BYTES, Sample, Written};
 use start::Starter;
@@ -201,7 +202,7 @@ impl Ceiling {
 
     fn median(&self, wanted: Measure) -> f64 {
         let index = MEASURES.iter().position(|(_, measure)| *measure == wanted).expect("everything used is measured");
-        spread(&self.results[index])[1]
+        middle(&self.results[index])
     }
 
     fn work_rate(&mut self, cores: Cores, duty: Duty) -> io::Result<f64> {
@@ -277,8 +278,11 @@ fn fill(lane: &Lane) -> io::Result<()> {
 
 /// Least, median and most.
 fn spread(results: &[f64]) -> [f64; 3] {
-    let mut sorted = results.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let last = sorted.len().checked_sub(1).expect("measured before it is asked for");
-    [sorted[0], f64::midpoint(sorted[last / 2], sorted[sorted.len() / 2]), sorted[last]]
+    let least = results.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = results.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    [least, middle(results), most]
+}
+
+fn middle(results: &[f64]) -> f64 {
+    sample::middle(results.to_vec()).expect("measured before it is asked for")
 }
