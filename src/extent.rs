@@ -124,6 +124,12 @@ impl Layout {
         (count > 0 && first >= within.first && end <= within.end()).then_some(Run { first, count })
     }
 
+    /// Bytes of a run as a peer names it. `None` unless it is not empty and inside the file.
+    pub fn checked_bytes(&self, run: Run) -> Option<u64> {
+        let end = run.first.checked_add(u64::from(run.count))?;
+        (run.count > 0 && end <= self.blocks()).then(|| self.run_bytes(run))
+    }
+
     /// Where a run begins, in bytes. The run lies inside the file.
     pub fn offset(&self, run: Run) -> u64 {
         run.first * u64::from(self.block.0)

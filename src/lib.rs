@@ -71,6 +71,7 @@ pub mod method;
 pub mod report;
 pub mod ring;
 pub mod root;
+pub mod seal;
 pub mod session;
 #[cfg(test)]
 mod sim;

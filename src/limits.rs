@@ -53,6 +53,12 @@ pub const SIGNATURE_BATCH_BYTES: u32 = 512 << 10;
 
 /// Bytes of an authentication tag: AES-256-GCM's and ChaCha20-Poly1305's.
 pub const TAG_LEN: usize = 16;
+/// Bytes of a server's challenge to a connection.
+pub const CHALLENGE_LEN: usize = 32;
+/// Bytes of a proof that a connection belongs to its session.
+pub const PROOF_LEN: usize = 32;
+/// Bytes sealed with one key. AES-GCM with counted nonces bears far more; QUIC and TLS change earlier for less reason.
+pub const KEY_BYTES_MAX: u64 = 64 << 30;
 /// Parts of one send: IOV_MAX, what `sendmsg` takes at once. A data frame has its head and [`PIECES_MAX`] pieces.
 pub const SEND_PARTS_MAX: usize = 1024;
 /// Direct I/O: offsets, lengths and addresses are multiples of this, which every file system and disk we know accepts.

@@ -141,6 +141,8 @@ struct World {
     trace: u64,
     /// Short transfers and delays; off, everything completes at once and in full.
     rough: bool,
+    /// All that was sent.
+    heard: Vec<u8>,
 }
 
 impl World {
@@ -322,6 +324,7 @@ impl Sim {
                     let at = world.dice.below(moved);
                     sent[at] ^= 1 << world.dice.below(8);
                 }
+                world.heard.extend_from_slice(&sent);
                 let pipe = &mut world.pipes[to];
                 pipe.bytes.extend(sent);
                 pipe.carried += moved as u64;

@@ -12,6 +12,7 @@ use crate::root::{Root, RootError, Source, Target, TargetRequest, last_name};
 use crate::session::handshake::{Agreed, agree};
 use crate::session::{PROGRAM, Terms};
 use crate::wire::{Begin, Hello, Message, Options, Welcome};
+use crate::worker::inbox::Joined;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -53,7 +54,7 @@ struct Remotely {
     hello: Hello,
     welcome: Welcome,
     agreed: Agreed,
-    sockets: Vec<(u32, OwnedFd)>,
+    sockets: Vec<Joined<OwnedFd>>,
     /// Both ends are on one host.
     same_host: bool,
 }
@@ -223,7 +224,7 @@ impl Copy {
         mut terms: Terms,
         metadata: Metadata,
         source: Option<Source>,
-        sockets: Vec<(u32, OwnedFd)>,
+        sockets: Vec<Joined<OwnedFd>>,
         peer: Option<(&mut Link, u32)>,
         names: Names,
     ) -> Ending {
@@ -306,7 +307,7 @@ impl Copy {
             }
             watch.warn(&text);
         }
-        let joined = sockets.iter().map(|(number, _)| *number).collect();
+        let joined = sockets.iter().map(|joined| joined.number).collect();
         link.send(&Message::Begin(Begin { joined }));
         Ok(Remotely { link, hello, welcome, agreed, sockets, same_host })
     }

@@ -5,6 +5,7 @@ use crate::limits::{CONNECT_MS, JOIN_MS};
 use crate::wire::{
     JOIN_LEN, JOINED_LEN, Join, PREAMBLE_LEN, Preamble, Purpose, SessionId, decode_joined, encode_join, encode_preamble,
 };
+use crate::worker::inbox::Joined;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
@@ -38,7 +39,7 @@ fn explain(error: &io::Error, address: SocketAddr) -> String {
 
 /// Makes data connections `0..count` and joins them, all at once. Those that made it, and why the last of the others did
 /// not.
-pub(super) async fn join(address: SocketAddr, session: SessionId, count: u32) -> (Vec<(u32, OwnedFd)>, String) {
+pub(super) async fn join(address: SocketAddr, session: SessionId, count: u32) -> (Vec<Joined<OwnedFd>>, String) {
     let dialled: Vec<_> = (0..count)
         .map(|number| tokio::task::spawn_blocking(move || join_one(address, Join { session, number })))
         .collect();
@@ -46,7 +47,7 @@ pub(super) async fn join(address: SocketAddr, session: SessionId, count: u32) ->
     let mut last_error = String::new();
     for (number, socket) in (0..count).zip(dialled) {
         match socket.await {
-            Ok(Ok(socket)) => joined.push((number, socket)),
+            Ok(Ok(socket)) => joined.push(Joined { number, socket, seals: None }),
             Ok(Err(error)) => last_error = error.to_string(),
             Err(_) => last_error = "an internal error".into(),
         }

@@ -20,7 +20,7 @@ use crate::session::Terms;
 use crate::session::course::{Action, Course, Event, Role, Start as CourseStart};
 use crate::wire::{Beat, Committed};
 use crate::worker::WorkerError;
-use crate::worker::inbox::{Ends, FileTerms, Job, Mailbox, Outcome, SessionKey, SessionShared, Start};
+use crate::worker::inbox::{Ends, FileTerms, Job, Joined, Mailbox, Outcome, SessionKey, SessionShared, Start};
 use crossbeam_channel::Receiver;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub(super) struct Session<'a> {
     pub(super) target: Option<Target>,
     /// Workers of this session, in the order in which connections are dealt to them.
     pub(super) mailboxes: Vec<Mailbox<Ring>>,
-    pub(super) sockets: Vec<(u32, OwnedFd)>,
+    pub(super) sockets: Vec<Joined<OwnedFd>>,
     /// `None`: both ends are here.
     pub(super) link: Option<&'a mut Link>,
     /// Workers that the peer has for this session.
@@ -100,15 +100,15 @@ impl Workers {
         terms: Terms,
         ends: &Ends<Arc<OwnedFd>>,
         mailboxes: &[Mailbox<Ring>],
-        sockets: Vec<(u32, OwnedFd)>,
+        sockets: Vec<Joined<OwnedFd>>,
         bell: &Arc<Notify>,
     ) -> Self {
         let key = SessionKey(NEXT_KEY.fetch_add(1, Ordering::Relaxed));
         let bell = Arc::clone(bell);
         let (shared, outcomes) = SessionShared::new(stripes, Waker(Arc::new(move || bell.notify_one())));
-        let mut shares: Vec<Vec<(u32, OwnedFd)>> = mailboxes.iter().map(|_| Vec::new()).collect();
-        for (number, socket) in sockets {
-            shares[number as usize % mailboxes.len()].push((number, socket));
+        let mut shares: Vec<Vec<Joined<OwnedFd>>> = mailboxes.iter().map(|_| Vec::new()).collect();
+        for joined in sockets {
+            shares[joined.number as usize % mailboxes.len()].push(joined);
         }
         let lineless = matches!(ends, Ends::Both { .. } | Ends::ReadBack { .. });
         let mut started = Vec::new();

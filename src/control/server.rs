@@ -21,7 +21,7 @@ use crate::root::{Root, Source, Target, TargetRequest};
 use crate::session::ProtocolError;
 use crate::session::handshake::{Offer, agree, check_hello, welcome};
 use crate::wire::{Hello, Join, Message, SessionId, Welcome};
-use crate::worker::inbox::Mailbox;
+use crate::worker::inbox::{Joined, Mailbox};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -405,7 +405,7 @@ impl Server {
         &self,
         link: &mut Link,
         welcome: Welcome,
-    ) -> Result<(Welcome, Vec<(u32, OwnedFd)>, Vec<Mailbox<Ring>>), Failure> {
+    ) -> Result<(Welcome, Vec<Joined<OwnedFd>>, Vec<Mailbox<Ring>>), Failure> {
         let seats = (0..welcome.connections).map(|_| Seat::Free).collect();
         self.waiting.borrow_mut().insert(welcome.session, seats);
         link.send(&Message::Welcome(welcome.clone()));
@@ -431,7 +431,7 @@ impl Server {
     }
 
     /// The sockets of these connections, once those under way are in. `None`: some never asked to join.
-    async fn admitted(&self, welcome: &Welcome, joined: &[u32]) -> Option<Vec<(u32, OwnedFd)>> {
+    async fn admitted(&self, welcome: &Welcome, joined: &[u32]) -> Option<Vec<Joined<OwnedFd>>> {
         loop {
             let arrived = self.arrived.notified();
             {
@@ -443,7 +443,7 @@ impl Server {
                     return joined
                         .iter()
                         .map(|number| match std::mem::take(seats.get_mut(*number as usize)?) {
-                            Seat::Taken(socket) => Some((*number, socket)),
+                            Seat::Taken(socket) => Some(Joined { number: *number, socket, seals: None }),
                             _ => None,
                         })
                         .collect();

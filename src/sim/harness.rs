@@ -3,14 +3,16 @@
 use super::{Dice, Disk, Fault, PAGE, Pipe, Sim, World};
 use crate::completion::{Completions, Mode, Waker};
 use crate::counters::Counter;
-use crate::digest::Digest;
-use crate::extent::{BlockSize, Layout};
+use crate::digest::{Digest, hash_blocks};
+use crate::extent::{BlockSize, Layout, Run};
 use crate::failure::{Failure, Kind};
+use crate::limits::CHALLENGE_LEN;
 use crate::method::Method;
+use crate::seal::{Cipher, SECRET_LEN, Secret, Side};
 use crate::session::Terms;
 use crate::session::course::{Action, Course, Event, Role, Start as CourseStart};
 use crate::wire::{Beat, Committed, Message};
-use crate::worker::inbox::{Ends, FileTerms, Job, Mailbox, Outcome, SessionKey, SessionShared, Start};
+use crate::worker::inbox::{Ends, FileTerms, Job, Joined, Mailbox, Outcome, SessionKey, SessionShared, Start};
 use crate::worker::{Worker, WorkerError};
 use crossbeam_channel::Receiver;
 use std::cell::RefCell;
@@ -36,6 +38,8 @@ struct Scenario {
     dry_run: bool,
     /// Both ends in one process, without a network.
     local: bool,
+    /// What frames are sealed with, if they are.
+    cipher: Option<Cipher>,
     verify: bool,
     method: Method,
     fault: Fault,
@@ -52,12 +56,14 @@ struct Report {
     target: Disk,
     digest: Option<Digest>,
     wire_bytes: u64,
+    /// All that went over the network.
+    heard: Vec<u8>,
     happened: bool,
     trace: u64,
 }
 
 /// One side's control: a course, its workers, and what it has to say to the other side.
-struct Side {
+struct End {
     course: Course,
     shared: Arc<SessionShared>,
     outcomes: Receiver<Outcome>,
@@ -70,7 +76,7 @@ struct Side {
     committed: Option<Committed>,
 }
 
-impl Side {
+impl End {
     fn post(&self, job: fn(SessionKey) -> Job<Sim>) {
         self.mailboxes.iter().for_each(|mailbox| mailbox.post(job(self.key)));
     }
@@ -181,7 +187,7 @@ fn file(disk: usize, bytes: u64) -> FileTerms<usize> {
 }
 
 /// Both sides of a scenario with all their workers.
-fn set_up(scenario: &Scenario, world: &Rc<RefCell<World>>) -> (Vec<Side>, Vec<Worker<Sim>>) {
+fn set_up(scenario: &Scenario, world: &Rc<RefCell<World>>) -> (Vec<End>, Vec<Worker<Sim>>) {
     let source_bytes = scenario.source.bytes.len() as u64;
     let basis_bytes = scenario.basis.as_ref().map_or(0, |basis| basis.bytes.len() as u64);
     let layout = Layout::checked(source_bytes, scenario.block, MIB as u64).unwrap();
@@ -203,9 +209,15 @@ fn set_up(scenario: &Scenario, world: &Rc<RefCell<World>>) -> (Vec<Side>, Vec<Wo
         let key = SessionKey(workers.len() as u64 * 10);
         let mut mailboxes = Vec::new();
         for worker in 0..scenario.workers {
-            let sockets: Vec<(u32, usize)> = (0..connections)
+            let sockets: Vec<Joined<usize>> = (0..connections)
                 .filter(|number| number % scenario.workers == worker)
-                .map(|number| (u32::try_from(number).unwrap(), 2 * number + usize::from(role == Role::Target)))
+                .map(|index| {
+                    let number = u32::try_from(index).unwrap();
+                    let secret = Secret::new([7; SECRET_LEN]).connection(&[9; CHALLENGE_LEN], number);
+                    let side = if role == Role::Target { Side::Server } else { Side::Client };
+                    let seals = scenario.cipher.map(|cipher| secret.duplex(side, cipher));
+                    Joined { number, socket: 2 * index + usize::from(role == Role::Target), seals }
+                })
                 .collect();
             if role != Role::Both && sockets.is_empty() {
                 continue; // as control does
@@ -229,13 +241,13 @@ fn set_up(scenario: &Scenario, world: &Rc<RefCell<World>>) -> (Vec<Side>, Vec<Wo
             now_ms: 0,
         };
         let (said, course) = (VecDeque::new(), Course::new(start, false));
-        sides.push(Side { course, shared, outcomes, mailboxes, key, terms, said, end: None, committed: None });
+        sides.push(End { course, shared, outcomes, mailboxes, key, terms, said, end: None, committed: None });
     }
     (sides, workers)
 }
 
 /// Carries one message from each side to the other, or loses the control connection.
-fn carry(sides: &mut [Side], world: &RefCell<World>, control_lives: &mut bool) {
+fn carry(sides: &mut [End], world: &RefCell<World>, control_lives: &mut bool) {
     let [source, target] = sides else { return };
     for (from, to) in [(0, 1), (1, 0)] {
         let (from, to) = if from < to { (&mut *source, &mut *target) } else { (&mut *target, &mut *source) };
@@ -263,6 +275,7 @@ fn run(scenario: &Scenario) -> Report {
         now_ms: 0,
         trace: 0,
         rough: scenario.rough,
+        heard: Vec::new(),
     }));
     let (mut sides, mut workers) = set_up(scenario, &world);
     let mut control_lives = true;
@@ -299,6 +312,7 @@ fn run(scenario: &Scenario) -> Report {
         ends: sides.iter_mut().map(|side| side.end.take().unwrap()).collect(),
         wire_bytes: world.pipes.iter().map(|pipe| pipe.carried).sum(),
         happened: world.happened,
+        heard: std::mem::take(&mut world.heard),
         trace: world.trace,
         target: std::mem::take(&mut world.disks[1]),
     }
@@ -389,6 +403,7 @@ fn scenario(seed: u64) -> Scenario {
         whole_file: dice.one_in(6),
         dry_run: dice.one_in(8),
         local: dice.one_in(5),
+        cipher: [None, Some(Cipher::Aes256Gcm), Some(Cipher::ChaCha20Poly1305)][dice.below(3)],
         verify: dice.one_in(4),
         method: if dice.one_in(4) { Method::Xxh3 } else { Method::Blake3 },
         fault,
@@ -403,6 +418,9 @@ fn judge(scenario: &Scenario, report: &Report) {
     if !report.happened {
         assert!(report.ends.iter().all(Result::is_ok), "without a fault it succeeds: {:?}", report.ends);
     }
+    let blamed = |kind| report.ends.iter().any(|end| end.as_ref().is_err_and(|failure| failure.kind == kind));
+    let honest = scenario.cipher.is_some() || !matches!(scenario.fault, Fault::Flip { .. });
+    assert!(!(honest && blamed(Kind::Protocol)), "whoever changes bytes on the way makes no liar of the peer");
     assert!(!scenario.local || report.wire_bytes == 0, "both ends local: no wire");
     if *dry_run {
         assert_eq!(report.target.writes, 0, "a dry run writes nothing");
@@ -452,5 +470,54 @@ fn the_same_seed_is_the_same_run() {
     for seed in 0..40 {
         let scenario = scenario(seed);
         assert_eq!(run(&scenario).trace, run(&scenario).trace);
+    }
+}
+
+#[test]
+fn what_is_sealed_does_not_show() {
+    const WINDOW: usize = 16;
+    for (cipher, shows) in [(None, true), (Some(Cipher::Aes256Gcm), false), (Some(Cipher::ChaCha20Poly1305), false)] {
+        let mut dice = Dice(1);
+        let source = Disk::new(content(&mut dice, MIB + 5));
+        let mut basis = source.clone();
+        basis.bytes[..300_000].fill(7);
+        let fault = Fault::None;
+        let layout = Layout::checked(source.bytes.len() as u64, BlockSize::default(), MIB as u64).unwrap();
+        let blocks = basis.bytes.chunks(16 << 10);
+        let digests: Vec<Digest> = blocks
+            .zip(0..)
+            .map(|(bytes, first)| {
+                let mut digest = [Digest::default()];
+                hash_blocks(&layout, Run { first, count: 1 }, bytes, &mut digest);
+                digest[0]
+            })
+            .collect();
+        let report = run(&Scenario { source: source.clone(), basis: Some(basis), cipher, fault, ..plain(2) });
+        assert!(report.committed.is_some());
+        let heard: std::collections::HashSet<&[u8]> = report.heard.windows(WINDOW).collect();
+        let shown = |bytes: &[u8]| bytes.chunks_exact(WINDOW).any(|window| heard.contains(window));
+        assert_eq!(shown(&source.bytes[..300_000]), shows, "{cipher:?}: content");
+        let heard: std::collections::HashSet<&[u8]> = report.heard.windows(8).collect();
+        assert_eq!(digests.iter().any(|digest| heard.contains(&digest.0[..8])), shows, "{cipher:?}: a signature");
+    }
+}
+
+/// A scenario in which nothing is special, over so many connections.
+fn plain(connections: usize) -> Scenario {
+    Scenario {
+        seed: 0,
+        block: BlockSize::default(),
+        source: Disk::default(),
+        basis: None,
+        connections,
+        workers: 1,
+        whole_file: false,
+        dry_run: false,
+        local: false,
+        cipher: None,
+        verify: false,
+        method: Method::Blake3,
+        fault: Fault::None,
+        rough: true,
     }
 }

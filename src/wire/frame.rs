@@ -50,6 +50,11 @@ impl Header {
     pub fn frame_bytes(&self) -> usize {
         HEADER_LEN + self.body_bytes as usize
     }
+
+    /// Whether a payload follows the frame.
+    pub fn has_payload(&self) -> bool {
+        self.payload_bytes > 0
+    }
 }
 
 /// Where decoded entries lie until the next frame is decoded.

@@ -9,6 +9,7 @@ mod frame;
 mod fuzz;
 mod message;
 mod preamble;
+mod sealed;
 
 pub use codec::DecodeError;
 pub use frame::{Frame, Header, Scratch, decode, encode, header};
@@ -20,3 +21,4 @@ pub use preamble::{
     JOIN_LEN, JOINED_LEN, Join, PREAMBLE_LEN, Preamble, Purpose, SessionId, VERSION, decode_join, decode_joined,
     decode_preamble, encode_join, encode_joined, encode_preamble,
 };
+pub use sealed::{clear_tags, open_data, open_frame, seal_data, seal_frame};

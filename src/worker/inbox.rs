@@ -8,6 +8,7 @@ use crate::counters::Counters;
 use crate::digest::Digest;
 use crate::extent::StripeIndex;
 use crate::limits::{CONNECTIONS_MAX, JOBS_MAX, OUTCOMES_MAX, STRIPES_OPEN_MAX};
+use crate::seal::Duplex;
 use crate::session::{Finished, Terms};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::sync::Arc;
@@ -41,8 +42,19 @@ pub struct Start<C: Completions> {
     pub terms: Terms,
     /// What this process has of it.
     pub ends: Ends<C::File>,
-    /// Data connections with their numbers; [`Ends::Both`] and [`Ends::ReadBack`] have none.
-    pub sockets: Vec<(u32, C::Socket)>,
+    /// Data connections; [`Ends::Both`] and [`Ends::ReadBack`] have none.
+    pub sockets: Vec<Joined<C::Socket>>,
+}
+
+/// A data connection that belongs to its session for certain.
+#[derive(Debug)]
+pub struct Joined<S> {
+    /// Its number in the session.
+    pub number: u32,
+    /// Connected, with nothing in flight.
+    pub socket: S,
+    /// What its frames are sealed with; `None`: they are not.
+    pub seals: Option<Duplex>,
 }
 
 /// A file as control gives it to workers.

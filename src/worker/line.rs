@@ -3,15 +3,42 @@
 //!
 //! The receive for small frames is always posted unless a payload is on its way, so the reverse direction never stands
 //! still; a payload's receive is posted only when bytes of it are there and a buffer is free: that is the back-pressure.
+//!
+//! Between hosts everything is sealed here, last before it is sent, and opened first after it came. A piece is sealed from
+//! the extent that the source holds into a buffer of its own, so that the extent is free at once.
 
 use crate::completion::{Completions, Operation, Part, SocketId, Tag};
 use crate::extent::Run;
 use crate::limits::{FRAME_LEN_MAX, PAYLOAD_BYTES_MAX, PIECES_MAX};
-use crate::wire::{DecodeError, Frame, Header, encode, header};
+use crate::seal::{Duplex, Forged};
+use crate::wire::{
+    DecodeError, Frame, Header, clear_tags, encode, header, open_data, open_frame, seal_data, seal_frame,
+};
 use std::ops::Range;
 
 /// Parts of one send: the pieces of a few data frames, and frames between them.
 const PARTS_MAX: usize = 2 * PIECES_MAX + 8;
+
+/// Why a line has nothing more to say that makes sense.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum LineError {
+    /// The peer has sent what is no frame.
+    Decode(DecodeError),
+    /// Somebody on the way has sent or changed it.
+    Forged,
+}
+
+impl From<DecodeError> for LineError {
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error)
+    }
+}
+
+impl From<Forged> for LineError {
+    fn from(_: Forged) -> Self {
+        Self::Forged
+    }
+}
 
 /// What is being put together for the next send.
 #[derive(Debug)]
@@ -41,6 +68,9 @@ pub(super) struct Arriving<B> {
 #[derive(Debug)]
 pub(super) struct Line<C: Completions> {
     pub(super) socket: SocketId,
+    seals: Option<Duplex>,
+    /// The last data frame without its payload, as it came: its tags are needed when the payload is there.
+    sealed_head: Vec<u8>,
     outgoing: Option<C::Buffer>,
     outgoing_bytes: u32,
     segments: Vec<Segment<C::Shared>>,
@@ -58,9 +88,11 @@ pub(super) struct Line<C: Completions> {
 
 impl<C: Completions> Line<C> {
     /// Begins with a frame buffer to receive into.
-    pub(super) fn new(socket: SocketId, incoming: C::Buffer) -> Self {
+    pub(super) fn new(socket: SocketId, seals: Option<Duplex>, incoming: C::Buffer) -> Self {
         Self {
             socket,
+            sealed_head: Vec::with_capacity(if seals.is_some() { FRAME_LEN_MAX } else { 0 }),
+            seals,
             outgoing: None,
             outgoing_bytes: 0,
             segments: Vec::with_capacity(PARTS_MAX),
@@ -82,7 +114,12 @@ impl<C: Completions> Line<C> {
         self.parts.is_some()
             && self.outgoing_bytes as usize + FRAME_LEN_MAX <= crate::limits::FRAME_BUFFER_BYTES
             && self.segments.len() + PIECES_MAX < PARTS_MAX
-            && self.payload_bytes < PAYLOAD_BYTES_MAX
+            && self.payload_bytes < if self.is_sealed() { 1 } else { PAYLOAD_BYTES_MAX }
+    }
+
+    /// Whether a data frame needs a buffer to be sealed into.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.seals.is_some()
     }
 
     /// Whether a buffer for outgoing frames is needed first.
@@ -95,8 +132,33 @@ impl<C: Completions> Line<C> {
         self.outgoing = Some(buffer);
     }
 
-    /// Appends a frame. Call only where [`Self::takes_frame`].
+    /// Appends a frame that has no payload. Call only where [`Self::takes_frame`].
     pub(super) fn frame(&mut self, frame: &Frame<'_>) {
+        let range = self.encode(frame);
+        if let (Some(seals), Some(buffer)) = (&mut self.seals, &mut self.outgoing) {
+            seal_frame(&mut seals.sending, &mut buffer[range]);
+        }
+    }
+
+    /// Appends a data frame and the bytes of its pieces. Call only where [`Self::takes_frame`]; where [`Self::is_sealed`],
+    /// they are sealed into `payload`.
+    pub(super) fn data(&mut self, frame: &Frame<'_>, parts: Vec<Part<C::Shared>>, payload: Option<C::Buffer>) {
+        let range = self.encode(frame);
+        let bytes = parts.iter().map(|part| part.until - part.from).sum();
+        self.payload_bytes += bytes;
+        let Some(seals) = &mut self.seals else {
+            self.segments.extend(parts.into_iter().map(Segment::Bytes));
+            return;
+        };
+        let head = &mut self.outgoing.as_mut().expect("given before")[range];
+        let mut payload = payload.expect("leased before");
+        let pieces = parts.iter().map(|part| &part.data[part.from as usize..part.until as usize]);
+        seal_data(&mut seals.sending, head, pieces, &mut payload[..bytes as usize]);
+        self.segments.push(Segment::Bytes(Part { data: C::share(payload), from: 0, until: bytes }));
+    }
+
+    /// Where in the outgoing buffer it lies.
+    fn encode(&mut self, frame: &Frame<'_>) -> Range<usize> {
         let buffer = self.outgoing.as_mut().expect("given before");
         let from = self.outgoing_bytes;
         let used = encode(frame, &mut buffer[from as usize..]).expect("room for the longest frame");
@@ -105,12 +167,7 @@ impl<C: Completions> Line<C> {
             Some(Segment::Frames(range)) if range.end == from => range.end = self.outgoing_bytes,
             _ => self.segments.push(Segment::Frames(from..self.outgoing_bytes)),
         }
-    }
-
-    /// Appends the bytes of a piece of the data frame before.
-    pub(super) fn piece(&mut self, part: Part<C::Shared>) {
-        self.payload_bytes += part.until - part.from;
-        self.segments.push(Segment::Bytes(part));
+        from as usize..self.outgoing_bytes as usize
     }
 
     /// The send of all that was appended, if there is something and nothing is in flight.
@@ -189,15 +246,30 @@ impl<C: Completions> Line<C> {
         arriving.got == arriving.bytes
     }
 
-    /// The next frame that is all there: its header and where its bytes are, see [`Self::bytes`].
-    pub(super) fn next(&mut self) -> Result<Option<(Header, Range<usize>)>, DecodeError> {
-        let Some(incoming) = self.incoming.as_ref().filter(|_| self.arriving.is_none()) else { return Ok(None) };
-        let Some(header) = header(&incoming[self.start..self.end])? else { return Ok(None) };
+    /// The next frame that is all there: its header and where its bytes are, see [`Self::bytes`]. Opened, but for a data
+    /// frame, whose tags are tried when its payload is there.
+    pub(super) fn next(&mut self) -> Result<Option<(Header, Range<usize>)>, LineError> {
+        let Some(incoming) = self.incoming.as_mut().filter(|_| self.arriving.is_none()) else { return Ok(None) };
+        let header = match header(&incoming[self.start..self.end]) {
+            Err(_) if self.seals.is_some() => return Err(LineError::Forged), // or the peer's lie: it is not known who says it
+            header => header?,
+        };
+        let Some(header) = header else { return Ok(None) };
         let range = self.start..self.start + header.frame_bytes();
         if range.end > self.end {
             return Ok(None);
         }
         self.start = range.end;
+        if let Some(seals) = &mut self.seals {
+            let frame = &mut incoming[range.clone()];
+            if header.has_payload() {
+                self.sealed_head.clear();
+                self.sealed_head.extend_from_slice(frame);
+                clear_tags(frame);
+            } else {
+                open_frame(&mut seals.receiving, frame)?;
+            }
+        }
         Ok(Some((header, range)))
     }
 
@@ -247,10 +319,18 @@ impl<C: Completions> Line<C> {
         (self.receiving || arriving.buffer.is_some()).then_some(arriving.since_ms)
     }
 
-    /// The complete payload.
-    pub(super) fn take_payload(&mut self) -> (Vec<Run>, u32, C::Buffer) {
-        let arriving = self.arriving.take().expect("complete");
-        (arriving.pieces, arriving.bytes, arriving.buffer.expect("complete"))
+    /// The complete payload, opened. `piece_bytes` says how long a piece is.
+    pub(super) fn take_payload(
+        &mut self,
+        piece_bytes: impl Fn(Run) -> Option<u64>,
+    ) -> Result<(Vec<Run>, u32, C::Buffer), LineError> {
+        let Arriving { pieces, bytes, buffer, .. } = self.arriving.take().expect("complete");
+        let mut buffer = buffer.expect("complete");
+        if let Some(seals) = &mut self.seals {
+            let lengths = pieces.iter().map_while(|run| piece_bytes(*run));
+            open_data(&mut seals.receiving, &self.sealed_head, lengths, &mut buffer[..bytes as usize])?;
+        }
+        Ok((pieces, bytes, buffer))
     }
 }
 

@@ -21,7 +21,7 @@ use crate::session::target::Target;
 use crate::session::{ProtocolError, Terms};
 use connection::{Bench, Connection, Context, Machines};
 use crossbeam_channel::Receiver;
-use inbox::{Ends, FileTerms, Job, Outcome, SessionKey, SessionShared, Start};
+use inbox::{Ends, FileTerms, Job, Joined, Outcome, SessionKey, SessionShared, Start};
 use line::{Line, untag};
 use share::Shares;
 use std::collections::VecDeque;
@@ -342,9 +342,9 @@ impl<C: Completions> Worker<C> {
         };
         let mut connections: Vec<Connection<C>> =
             (0..lanes).map(|lane| Connection::new(slot, lane, 0, None, machines())).collect();
-        for (index, (number, socket)) in start.sockets.into_iter().enumerate() {
+        for (index, Joined { number, socket, seals }) in start.sockets.into_iter().enumerate() {
             let buffer = self.backend.lease(Pool::Frame, account).expect("counted at the door");
-            let line = Line::new(self.backend.adopt(socket), buffer);
+            let line = Line::new(self.backend.adopt(socket), seals, buffer);
             connections.push(Connection::new(slot, index, number, Some(line), machines()));
         }
         let count = connections.len();

@@ -25,21 +25,26 @@ impl<C: Completions> Connection<C> {
                 return Ok(false);
             };
             if line.give_payload_buffer(buffer, cx.backend.now_ms()) {
-                self.payload_complete();
+                self.payload_complete(guest, cx)?;
             }
             return Ok(true);
         }
-        let Some((header, range)) = line.next().map_err(ProtocolError::from)? else { return Ok(false) };
+        let (header, range) = match line.next() {
+            Ok(Some(next)) => next,
+            Ok(None) => return Ok(false),
+            Err(error) => return self.unreadable(error, cx).map(|()| true),
+        };
         let frame = decode(header, line.bytes(range), &mut cx.bench.scratch).map_err(ProtocolError::from)?;
         match (&mut self.target, &mut self.source) {
-            (Some(target), _) => {
-                target.call(|target| target.handle(TargetEvent::Frame(frame)))??;
-                if let Frame::Data { pieces, payload_bytes } = frame {
+            (Some(target), _) => match frame {
+                // The machine is told of it when all of it is there, and is what the peer has sealed.
+                Frame::Data { pieces, payload_bytes } => {
                     let mut list = self.spare.pop().unwrap_or_default();
                     list.extend_from_slice(pieces);
                     line.announce(list, payload_bytes);
                 }
-            }
+                _ => target.call(|target| target.handle(TargetEvent::Frame(frame)))??,
+            },
             (None, Some(source)) => source.call(|source| source.handle(SourceEvent::Frame(frame)))??,
             (None, None) => return Err(ProtocolError::NotExpected("a frame").into()),
         }
@@ -95,6 +100,12 @@ impl<C: Completions> Connection<C> {
         let Self { source: Some(source), target, line, flight, .. } = self else { return Ok(false) };
         let mut buffer = lease_extent(guest.source.as_ref(), self.reading, guest, cx, &mut self.starved);
         let send = line.as_mut().is_none_or(|line| makes_room(line, guest, cx, &mut self.starved));
+        let mut payload = None;
+        if send && line.as_ref().is_some_and(Line::is_sealed) {
+            payload = cx.shares.lease(cx.backend, Pool::Payload, guest.account);
+            self.starved |= payload.is_none();
+        }
+        let send = send && (payload.is_some() || line.as_ref().is_none_or(|line| !line.is_sealed()));
         let room = Room { read_blocks: blocks_in(guest, buffer.as_ref()), send };
         let Some(action) = source.call(|source| source.poll(room))? else { return Ok(false) };
         match action {
@@ -115,12 +126,13 @@ impl<C: Completions> Connection<C> {
             }
             SourceAction::HashHole(run) => self.work.push_back(Work::SourceHole(run)),
             SourceAction::Send(frame) => match (line, target) {
-                (Some(line), _) => {
-                    line.frame(&frame);
-                    if let Frame::Data { pieces, .. } = frame {
-                        pieces.iter().for_each(|run| line.piece(part_of(guest, &self.held, *run)));
+                (Some(line), _) => match frame {
+                    Frame::Data { pieces, .. } => {
+                        let parts = pieces.iter().map(|run| part_of(guest, &self.held, *run)).collect();
+                        line.data(&frame, parts, payload.take());
                     }
-                }
+                    _ => line.frame(&frame),
+                },
                 (None, Some(target)) => {
                     target.call(|target| target.handle(TargetEvent::Frame(frame)))??;
                     if let Frame::Data { pieces, .. } = frame {

@@ -9,7 +9,7 @@ mod beside;
 mod machines;
 
 use super::inbox::Outcome;
-use super::line::{Line, What, tag};
+use super::line::{Line, LineError, What, tag};
 use super::share::Shares;
 use super::timesheet::Waits;
 use super::{Guest, OpenFile, WorkerError};
@@ -18,11 +18,11 @@ use crate::counters::Counter;
 use crate::digest::{Digest, Signature, hash_blocks, hash_hole, sign_blocks, sign_hole};
 use crate::extent::Run;
 use crate::limits::{DIRECT_ALIGNMENT, DRIBBLE_MS};
-use crate::session::Terms;
 use crate::session::readback::ReadBack;
 use crate::session::source::{Event as SourceEvent, Source};
 use crate::session::target::{Event as TargetEvent, Target};
-use crate::wire::Scratch;
+use crate::session::{ProtocolError, Terms};
+use crate::wire::{Frame, Scratch};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -244,10 +244,7 @@ impl<C: Completions> Connection<C> {
         match done.operation {
             read @ Operation::Read { .. } => self.read(what, about, read, done.result, guest, cx),
             write @ Operation::Write { .. } => self.wrote(about, write, done.result, guest, cx),
-            Operation::Receive { buffer, .. } => {
-                self.received(buffer, done.result, guest, cx);
-                Ok(())
-            }
+            Operation::Receive { buffer, .. } => self.received(buffer, done.result, guest, cx),
             Operation::Send { parts, skip, .. } => {
                 self.sent(parts, skip, done.result, guest, cx);
                 Ok(())
@@ -339,15 +336,24 @@ impl<C: Completions> Connection<C> {
         }
     }
 
-    fn received(&mut self, buffer: C::Buffer, result: Result<u32, Errno>, guest: &Guest<C>, cx: &mut Context<'_, C>) {
+    fn received(
+        &mut self,
+        buffer: C::Buffer,
+        result: Result<u32, Errno>,
+        guest: &Guest<C>,
+        cx: &mut Context<'_, C>,
+    ) -> Result<(), WorkerError> {
         let received = match result {
             Ok(received) => received,
-            Err(error) => return self.lose(Some(error), cx.backend),
+            Err(error) => {
+                self.lose(Some(error), cx.backend);
+                return Ok(());
+            }
         };
         guest.shared.counters.add(Counter::WireReceivedBytes, u64::from(received));
         let line = self.line.as_mut().expect("it was received on the line");
         if line.received(buffer, received) {
-            self.payload_complete();
+            self.payload_complete(guest, cx)?;
         }
         if received == 0 && !self.draining {
             let line = self.line.as_ref().expect("see above");
@@ -357,13 +363,38 @@ impl<C: Completions> Connection<C> {
                 self.lose(None, cx.backend);
             }
         }
+        Ok(())
     }
 
-    fn payload_complete(&mut self) {
+    /// All of a data frame is there. The target is told, and the payload is to be hashed.
+    fn payload_complete(&mut self, guest: &Guest<C>, cx: &mut Context<'_, C>) -> Result<(), WorkerError> {
+        if self.draining {
+            return Ok(());
+        }
+        let layout = &guest.terms.layout;
         let line = self.line.as_mut().expect("payloads come over the line");
-        let (pieces, bytes, mut buffer) = line.take_payload();
-        pad(&mut buffer, bytes);
+        let taken = line.take_payload(|run| layout.checked_bytes(run));
+        let (pieces, payload_bytes, mut buffer) = match taken {
+            Ok(taken) => taken,
+            Err(error) => return self.unreadable(error, cx),
+        };
+        let target = self.target.as_mut().expect("only a target is sent data");
+        let frame = Frame::Data { pieces: &pieces, payload_bytes };
+        target.call(|target| target.handle(TargetEvent::Frame(frame)))??;
+        pad(&mut buffer, payload_bytes);
         self.work.push_back(Work::Payload { pieces, next: 0, from: 0, buffer });
+        Ok(())
+    }
+
+    /// What came is no frame of the peer's. If somebody else has made it so, that costs the connection, not the session.
+    fn unreadable(&mut self, error: LineError, cx: &mut Context<'_, C>) -> Result<(), WorkerError> {
+        match error {
+            LineError::Decode(error) => Err(ProtocolError::from(error).into()),
+            LineError::Forged => {
+                self.lose(Some(FORGED), cx.backend);
+                Ok(())
+            }
+        }
     }
 
     fn written(&mut self, run: Run) -> Result<(), WorkerError> {
@@ -385,6 +416,9 @@ impl<C: Completions> Connection<C> {
         loop {
             let mut moved = self.hash(guest, cx)?;
             moved |= self.take_frames(guest, cx)?;
+            if self.draining {
+                break; // what came was forged: nothing of it is held any more
+            }
             moved |= self.run_target(guest, cx)?;
             moved |= self.run_source(guest, cx)?;
             moved |= self.run_readback(guest, cx)?;
@@ -535,6 +569,9 @@ impl<M> Guarded<M> {
         catch_unwind(AssertUnwindSafe(|| call(&mut self.0))).map_err(|_| WorkerError::Panic)
     }
 }
+
+/// What a connection is lost to whose bytes were changed on the way: `EBADMSG`.
+const FORGED: Errno = Errno(74);
 
 /// What a write that writes nothing comes to: the disk takes no more.
 const NOTHING_WRITTEN: Errno = Errno(28);
