@@ -70,10 +70,10 @@ const WARM: &[Goal] = &[
     near_ceiling("table", 1.2),
     near_ceiling("long path, 16 connections", 1.0 / 0.9),
     Goal { row: "two cores", figure: Figure::Seconds, at_most: 1.0 / 1.8, times: Times::Row("one core") },
-    // Linear in size: the whole takes at most four times a quarter, and no more memory, but for what noise maps.
+    // Linear in size: the whole takes at most four times a quarter, and no more memory, but for a huge page more or less.
     Goal { row: "100 %", figure: Figure::Seconds, at_most: 4.0, times: Times::Row("a quarter") },
-    Goal { row: "100 %", figure: Figure::ClientPeakBytes, at_most: 1.1, times: Times::Row("a quarter") },
-    Goal { row: "100 %", figure: Figure::ServerPeakBytes, at_most: 1.1, times: Times::Row("a quarter") },
+    Goal { row: "100 %", figure: Figure::ClientPeakBytes, at_most: 1.3, times: Times::Row("a quarter") },
+    Goal { row: "100 %", figure: Figure::ServerPeakBytes, at_most: 1.3, times: Times::Row("a quarter") },
 ];
 
 /// Both files on a disk and out of the page cache.
