@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 pub(super) const TEMPORARY_MODE: u32 = 0o600;
 
 /// What is asked of a target.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TargetRequest<'a> {
     /// Where `path` begins.
     pub root: Root,
@@ -76,7 +76,7 @@ impl Target {
     /// `None`: somebody holds it, or its name leads elsewhere by now. Start over.
     fn attempt(request: &TargetRequest) -> Result<Option<Self>, RootError> {
         let parents = if request.dry_run { Parents::Leave } else { Parents::Make { fsync: request.fsync } };
-        let Resolved { place, taken } = Place::resolve(request.root, request.path, request.source_name, parents)?;
+        let Resolved { place, taken } = Place::resolve(&request.root, request.path, request.source_name, parents)?;
         let path = if taken { take(request.path, request.source_name)? } else { request.path.to_vec() };
         let Some(place) = place else {
             return Ok(Some(Self { path, file: None, new: true, basis: None, work: None }));
