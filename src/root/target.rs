@@ -137,6 +137,7 @@ fn open_existing(place: &Place, temporary: &str, request: &TargetRequest) -> Res
     let Some(mut facts) = hold(place, &place.name, &file, request)? else {
         return Ok(None);
     };
+    facts.admit_target()?; // it may have taken the name since we looked
     if facts.links > 1 && place.leads_to(temporary.as_bytes(), facts.inode)? {
         // A run that was killed between link and unlink has left its temporary's name on the file that it finished.
         if !request.dry_run {

@@ -28,7 +28,7 @@ impl fmt::Display for Wall {
         f.write_str(match self {
             Wall::Whole => "Landlock keeps this process to what is served",
             Wall::Part => "Landlock keeps this process to what is served, as far as this kernel knows how",
-            Wall::Missing => "there is no Landlock on this kernel",
+            Wall::Missing => "there is no Landlock here",
             Wall::NotWanted => "everything is served, so Landlock keeps nothing away",
         })
     }

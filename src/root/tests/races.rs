@@ -1,5 +1,5 @@
-//! Somebody exchanges a directory for a link that leads out, over and over, while we do all that we ever do with names.
-//! Nothing outside is read, written or touched.
+//! Somebody exchanges a directory, and a file, for links that lead out, over and over, while we do all that we ever do with
+//! names. Nothing outside is read, written or touched.
 //!
 //! All of it takes two seconds. `PDCP_RACE_SECONDS` says how long each kind of operation is to go on instead.
 
@@ -14,7 +14,8 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// What is done to what has the name `swing`: a directory with a file, or a link to one outside. `Err`: it was noticed.
+/// What is done to what has the name `swing`, a directory with a file or a link to one outside, or `turn`, a file or a link
+/// to one outside. `Err`: it was noticed.
 type Operation = fn(&Arena) -> Result<(), RootError>;
 
 const OPERATIONS: &[(&str, Operation)] = &[
@@ -28,6 +29,8 @@ const OPERATIONS: &[(&str, Operation)] = &[
     }),
     ("a target is updated", |arena| arena.update("swing/file", false)),
     ("a target is updated and read back", |arena| arena.update("via", true)),
+    ("a file is read", |arena| arena.read_source("turn")),
+    ("a file is updated", |arena| arena.update("turn", true)),
     ("a target is made", |arena| arena.make("swing/new", "new")),
     ("a target takes a name", |arena| arena.make("swing", "source")),
     ("parents are made", |arena| arena.make("swing/made/deep/new", "made/deep/new")),
@@ -121,11 +124,13 @@ fn scene(leads_to: impl AsRef<Path>) -> Scratch {
         fs::create_dir_all(scratch.path(directory)).unwrap();
     }
     scratch.write("jail/swing/file", "inside");
+    scratch.write("jail/turn", "inside");
     for name in ["file", "new", "source"] {
         scratch.write(&format!("outside/{name}"), "outside");
     }
     let leads_to = if leads_to.as_ref().is_absolute() { scratch.path("outside") } else { leads_to.as_ref().into() };
-    symlink(leads_to, scratch.path("jail/other")).unwrap();
+    symlink(leads_to.join("file"), scratch.path("jail/other-turn")).unwrap();
+    symlink(leads_to, scratch.path("jail/other-swing")).unwrap();
     symlink("swing/file", scratch.path("jail/via")).unwrap();
     symlink("dir/../swing/../swing/file", scratch.path("jail/up-and-down")).unwrap();
     for name in OUTSIDE {
@@ -162,7 +167,9 @@ fn race(way: Way, leads_to: &str, each: Duration) {
         scope.spawn(|| {
             let top = fs::File::open(scratch.path("jail")).unwrap();
             while !over.load(Ordering::Relaxed) {
-                renameat_with(&top, "swing", &top, "other", RenameFlags::EXCHANGE).unwrap();
+                for (name, other) in [("swing", "other-swing"), ("turn", "other-turn")] {
+                    renameat_with(&top, name, &top, other, RenameFlags::EXCHANGE).unwrap();
+                }
                 exchanges.fetch_add(1, Ordering::Relaxed);
             }
         });
