@@ -30,6 +30,7 @@
 //! - Every queue, loop, wait and buffer has its bound in [`limits`]. No number of a peer's makes us allocate, index or panic.
 //! - A stripe is done when its digest is equal on both ends and its writes have completed in full. A target is committed
 //!   when all stripes are, the source has not changed, and the roots are equal. The first error is the last.
+//! - A path of a peer is resolved to a held descriptor, in a jail if one is served; what comes after goes by that and one name.
 //! - What the kernel may touch is owned by the ring until its own completion.
 //!
 //! # Where to look
@@ -45,6 +46,7 @@
 //! | why a number is what it is | `limits.rs` |
 //! | what limits a copy, and how that is known | `bottleneck.rs`, then `worker/timesheet.rs` |
 //! | which exit code, which words | `failure.rs`, `root/error.rs`, `report/closing.rs` |
+//! | how a peer's path is kept inside | `root/jail.rs`, then `root/place.rs`; what a peer may do: `control/access.rs` |
 //! | why `unsafe` is sound | `ring/mod.rs` |
 //! | how fast it is, and what was tried | `benches/NOTES.md`; `benches/compare/` measures |
 //!

@@ -35,6 +35,11 @@ pub const WORKERS_MAX: u32 = 256;
 pub const CPUS_MAX: usize = 1024;
 /// Symbolic links followed on the way to a target (Linux' own limit).
 pub const SYMLINKS_MAX: usize = 40;
+/// How often a path is walked because somebody renamed something meanwhile: the first half by the kernel, the rest by hand.
+/// Guessed: who renames without pause wins some of them, not all.
+pub const RESOLVE_TRIES_MAX: usize = 64;
+/// Directories below each other that are walked by hand, where the kernel does not resolve for us: each is a descriptor.
+pub const WALK_DEPTH_MAX: usize = 128;
 
 /// A file's length. The kernel's offsets are signed.
 pub const FILE_BYTES_MAX: u64 = i64::MAX.unsigned_abs();

@@ -17,7 +17,7 @@ fn run() -> ExitCode {
     let (summary, hint) = match invocation.command {
         Command::Copy(config) => (client::copy(*config, &mut report), ""),
         Command::Benchmark(config) => (benchmark::run(*config, &mut report), ""),
-        Command::Serve(config) => (server::serve(config, &mut report), ""),
+        Command::Serve(config) => (server::serve(*config, &mut report), ""),
         Command::Refuse { summary, hint } => (*summary, hint),
         Command::Say(text) => {
             report.say(&text);

@@ -8,6 +8,7 @@ mod place;
 mod size;
 
 use crate::completion::DirectPolicy;
+use crate::control::access::{Access, Served};
 use crate::control::benchmark::BenchmarkConfig;
 use crate::control::{CopyConfig, Place, ServeConfig, Summary, WorkersConfig};
 use crate::extent::BlockSize;
@@ -16,9 +17,10 @@ use crate::limits::{BENCHMARK_LEVELS_MAX, BLOCK_BYTES_MAX, CONNECTIONS_MAX, CPUS
 use crate::method::Method;
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Parser, error::ErrorKind};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// One run of the program, as asked for.
 #[derive(Debug)]
@@ -41,7 +43,7 @@ pub enum Command {
     /// Measure one copy.
     Benchmark(Box<BenchmarkConfig>),
     /// Run a server.
-    Serve(ServeConfig),
+    Serve(Box<ServeConfig>),
     /// Help or version: print it, done.
     Say(String),
     /// Nothing: what was typed makes no sense.
@@ -89,6 +91,20 @@ struct Typed {
     #[arg(short = 'l', long, visible_alias = "listen", value_name = "ADDRESS", value_parser = listen_address)]
     #[arg(help_heading = "Serving")]
     serve: Option<(Option<IpAddr>, u16)>,
+    /// Serve only what is in DIR, from where paths begin and which they cannot leave; several, each with a NAME, are told
+    /// apart by the first name of a path [default: every file that this user can reach]
+    #[arg(long, value_name = "[NAME=]DIR", help_heading = "Serving", requires = "serve")]
+    #[arg(value_parser = OsStringValueParser::new().try_map(root))]
+    root: Vec<(Option<Vec<u8>>, PathBuf)>,
+    /// Let clients pull, but not push
+    #[arg(long, help_heading = "Serving", requires = "serve")]
+    read_only: bool,
+    /// Let clients remove nothing; no copy of a single file does
+    #[arg(long, help_heading = "Serving", requires = "serve")]
+    no_delete: bool,
+    /// Take the port as root, then become USER, by name or number
+    #[arg(long, value_name = "USER", help_heading = "Serving", requires = "serve")]
+    run_as: Option<String>,
 
     /// Compare in blocks of SIZE, such as 64KiB or 1M, rounded up to a power of two from 4 KiB to 1 MiB [default: 16KiB]
     #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true, help_heading = "Comparing", conflicts_with = "serve", value_parser = block_bytes)]
@@ -200,13 +216,19 @@ fn command(typed: Typed) -> Command {
     };
     match (typed.serve, &typed.paths[..]) {
         (_, []) if typed.h => Command::Say(<Typed as clap::CommandFactory>::command().render_help().to_string()),
-        (Some((address, port)), []) => Command::Serve(ServeConfig {
-            address,
-            port,
-            direct: typed.direct.unwrap_or_default(),
-            connections_max: typed.connections.unwrap_or(CONNECTIONS_MAX),
-            workers: workers(&typed),
-        }),
+        (Some((address, port)), []) => match served(&typed.root) {
+            Ok(served) => Command::Serve(Box::new(ServeConfig {
+                address,
+                port,
+                served,
+                access: Access { read_only: typed.read_only, no_delete: typed.no_delete, ..Access::default() },
+                direct: typed.direct.unwrap_or_default(),
+                connections_max: typed.connections.unwrap_or(CONNECTIONS_MAX),
+                workers: workers(&typed),
+                run_as: typed.run_as,
+            })),
+            Err(text) => refuse(Failure::new(Kind::Usage, text), Summary::default(), SEE_HELP),
+        },
         (Some(_), [path, ..]) => wrong(format!("{}: a server is given no paths; its clients name them", shown(path))),
         (None, []) => wrong("nothing to do: SOURCE and TARGET are missing".into()),
         (None, [path]) => wrong(format!("{}: only one path is given; a copy needs SOURCE and TARGET", shown(path))),
@@ -324,6 +346,34 @@ fn listen_address(text: &str) -> Result<(Option<IpAddr>, u16), String> {
         (Some(address), Ok(port)) if digits => Ok((address, port)),
         _ => Err("listen on :PORT, IPV4:PORT, [IPV6]:PORT or PORT, such as :9000 or 127.0.0.1:9000".into()),
     }
+}
+
+/// `/srv`, `images=/srv/images`. A `/` before the `=` makes it one of DIR: `./a=b`.
+fn root(text: OsString) -> Result<(Option<Vec<u8>>, PathBuf), &'static str> {
+    let bytes = text.as_bytes();
+    let equals = bytes.iter().position(|byte| *byte == b'=').filter(|at| !bytes[..*at].contains(&b'/'));
+    let (name, directory) = equals.map_or((None, bytes), |at| (Some(&bytes[..at]), &bytes[at + 1..]));
+    match (name, directory) {
+        (_, b"") => Err("a directory to serve is like /srv or NAME=/srv"),
+        (Some(b"" | b"." | b".."), _) => Err("the NAME of a directory to serve is a name as a file has it"),
+        (name, directory) => Ok((name.map(<[u8]>::to_vec), PathBuf::from(OsStr::from_bytes(directory)))),
+    }
+}
+
+/// What all the `--root` come to.
+fn served(roots: &[(Option<Vec<u8>>, PathBuf)]) -> Result<Served, String> {
+    let mut named: Vec<(Vec<u8>, PathBuf)> = Vec::new();
+    for (name, directory) in roots {
+        match name {
+            None if roots.len() == 1 => return Ok(Served::Directory(directory.clone())),
+            None => return Err("of several --root each needs a name: --root NAME=DIR".into()),
+            Some(name) if named.iter().any(|(other, _)| other == name) => {
+                return Err(format!("two --root have the name {}", String::from_utf8_lossy(name)));
+            }
+            Some(name) => named.push((name.clone(), directory.clone())),
+        }
+    }
+    Ok(if named.is_empty() { Served::Everything } else { Served::Named(named) })
 }
 
 /// `0-3,8`.

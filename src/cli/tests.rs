@@ -20,7 +20,7 @@ fn copy_of(line: &str) -> CopyConfig {
 #[track_caller]
 fn serve_of(line: &str) -> ServeConfig {
     match invoke(line).command {
-        Command::Serve(config) => config,
+        Command::Serve(config) => *config,
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -152,6 +152,26 @@ fn a_server_listens_where_it_is_told() {
 }
 
 #[test]
+fn a_server_serves_what_it_is_told() {
+    #[track_caller]
+    fn check(options: &str, served: Served, read_only: bool, no_delete: bool, run_as: Option<&str>) {
+        let config = serve_of(&format!("--serve|:1{options}"));
+        assert_eq!(config.served, served, "{options}");
+        assert_eq!(config.access, Access { below: Vec::new(), read_only, no_delete }, "{options}");
+        assert_eq!(config.run_as.as_deref(), run_as, "{options}");
+    }
+    let directory = |path: &str| Served::Directory(path.into());
+    check("", Served::Everything, false, false, None);
+    check("|--root|/srv", directory("/srv"), false, false, None);
+    check("|--root=srv|--read-only|--no-delete", directory("srv"), true, true, None);
+    check("|--root|./a=b|--run-as|www-data", directory("./a=b"), false, false, Some("www-data"));
+    let named = |name: &str, path: &str| (name.as_bytes().to_vec(), path.into());
+    check("|--root|a=/srv/a=b", Served::Named(vec![named("a", "/srv/a=b")]), false, false, None);
+    let both = Served::Named(vec![named("a", "/srv/a"), named("b c", "b")]);
+    check("|--root|a=/srv/a|--root|b c=b", both, false, false, None);
+}
+
+#[test]
 fn a_usage_error_says_what_is_wrong_with_what_was_typed() {
     #[track_caller]
     fn check(line: &str, want: &str) {
@@ -169,6 +189,15 @@ fn a_usage_error_says_what_is_wrong_with_what_was_typed() {
     check("h:1:a|h:2:b", "h:1:a: is remote, and so is h:2:b");
     check("/|b", "/: is a directory");
     check("--jsom|a|b", "unexpected argument '--jsom' found; tip: a similar argument exists: '--json'");
+    check("--serve|:1|--root|/a|--root|/b", "of several --root each needs a name");
+    check("--serve|:1|--root|a=/a|--root|/b", "of several --root each needs a name");
+    check("--serve|:1|--root|a=/a|--root|a=/b", "two --root have the name a");
+    for root in ["", "a=", "=/a", "..=/a", ".=/a"] {
+        check(&format!("--serve|:1|--root={root}"), "to serve is");
+    }
+    for option in ["--root|/a", "--read-only", "--no-delete", "--run-as|nobody"] {
+        check(&format!("{option}|a|b"), "--serve <ADDRESS>");
+    }
     check("-B|a|b", "invalid value 'a' for '--benchmark <COUNT>'");
     check("-B|0|a|b", "0 is not in 1..=100");
     check("-B|101|a|b", "101 is not in 1..=100");

@@ -26,6 +26,8 @@ pub(super) struct Plan {
     pub(super) count: u32,
     /// The cores that may be used, beginning at a random one; empty if workers are not pinned.
     pub(super) cores: Vec<u32>,
+    /// The kernel lets the workers' rings do nothing but what we do with them.
+    pub(super) restricted: bool,
 }
 
 impl Plan {
@@ -34,7 +36,7 @@ impl Plan {
     /// # Errors
     /// Where io_uring is refused, or none of the cores asked for may be used.
     pub(super) fn new(config: &WorkersConfig) -> Result<Self, Failure> {
-        probe().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
+        let restricted = probe().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
         let mut cores: Vec<u32> = core_affinity::get_core_ids()
             .unwrap_or_default()
             .into_iter()
@@ -55,7 +57,7 @@ impl Plan {
         } else {
             cores.clear();
         }
-        Ok(Self { count, cores })
+        Ok(Self { count, cores, restricted })
     }
 
     /// The plan beside a server on the same host: worker i where its worker i is, if there are too few cores for both.

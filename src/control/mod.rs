@@ -3,6 +3,7 @@
 //! `client` asks, `server` serves; both run the same session machine from `session`. Only here and on the command line
 //! are there clients and servers: everything below knows sources and targets.
 
+pub mod access;
 pub mod benchmark;
 pub mod client;
 mod crew;
@@ -12,6 +13,7 @@ mod files;
 mod link;
 pub mod server;
 mod signals;
+mod user;
 
 use crate::bottleneck::Limit;
 use crate::completion::DirectPolicy;
@@ -94,6 +96,12 @@ pub struct ServeConfig {
     pub address: Option<std::net::IpAddr>,
     /// Port; 0 lets the kernel choose.
     pub port: u16,
+    /// `--root`.
+    pub served: access::Served,
+    /// `--read-only`, `--no-delete`: what every peer may do.
+    pub access: access::Access,
+    /// `--run-as`: who to become once the port is taken and what is served is held.
+    pub run_as: Option<String>,
     /// `--direct`.
     pub direct: DirectPolicy,
     /// Most connections of one session (`--connections`, by default the protocol's limit).

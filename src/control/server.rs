@@ -3,11 +3,13 @@
 //! Every session is a task of its own; a lie or a failure costs that session and no other. Workers belong to the process
 //! and serve all of them.
 
+use super::access::{Access, second_walls};
 use super::client::Stop;
 use super::crew::{Crew, Plan, random};
 use super::drive::{Session, drive};
 use super::link::{self, Caller, DataSocket, Link, LinkError, identify};
 use super::signals::Signals;
+use super::user::become_user;
 use super::{Names, Progress, ServeConfig, Summary, Watch, files};
 use crate::bottleneck::Limit;
 use crate::completion::DirectPolicy;
@@ -17,7 +19,7 @@ use crate::limits::{
     WORKER_BUFFER_BYTES,
 };
 use crate::ring::Ring;
-use crate::root::{Root, Source, Target, TargetRequest};
+use crate::root::{Root, Source, Target, TargetRequest, raise_wall};
 use crate::session::ProtocolError;
 use crate::session::handshake::{Offer, agree, check_hello, welcome};
 use crate::wire::{Hello, Join, Message, SessionId, Welcome};
@@ -46,18 +48,27 @@ async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<
     let plan = Plan::new(&config.workers)?;
     let listener = listen(config.address, config.port)?;
     let address = listener.local_addr().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
+    let root = config.served.open()?;
+    if let Some(user) = &config.run_as {
+        become_user(user)?;
+    }
+    let wall = raise_wall(&root, config.access.read_only);
     let crew = Crew::start(&plan, plan.count)?;
+    watch.warn(&config.access.start_line(&config.served, config.run_as.as_deref()));
+    second_walls(&root, wall, plan.restricted).iter().for_each(|line| watch.detail(line));
     let mib = (u64::from(plan.count) * WORKER_BUFFER_BYTES as u64) >> 20;
     watch.detail(&format!("workers: {}, on cores {:?}; buffers: {mib} MiB, fixed", plan.count, crew.cores()));
     if !address.ip().to_canonical().is_loopback() {
         watch.warn(
-            "warning: whoever reaches this port can read and overwrite every file that this user can; \
+            "warning: whoever reaches this port can use all that is served; \
              there are no keys yet, so let only trusted hosts reach it",
         );
     }
     let (stop, stopped) = told::channel(None);
     let (log, mut lines) = mpsc::channel(LOG_LINES_MAX);
     let server = Rc::new(Server {
+        root,
+        access: config.access,
         direct: config.direct,
         connections_max: config.connections_max,
         mailboxes: crew.mailboxes().to_vec(),
@@ -137,6 +148,8 @@ const BACKLOG: i32 = 1024;
 /// What all sessions share.
 #[derive(Debug)]
 struct Server {
+    root: Root,
+    access: Access,
     direct: DirectPolicy,
     connections_max: u32,
     mailboxes: Vec<Mailbox<Ring>>,
@@ -331,7 +344,7 @@ impl Server {
         if self.running.get() > SERVED_MAX {
             return Err(Failure::new(Kind::Busy, "has no room for another session now; try again later"));
         }
-        let mut opened = open(hello).await?;
+        let mut opened = open(hello, self.root.clone(), self.access.clone()).await?;
         let welcome = self.welcome(hello, &opened);
         let session = welcome.session;
         let result = self.begin(link, welcome).await;
@@ -454,19 +467,20 @@ impl Server {
     }
 }
 
-/// Opens what the client names: its source, or its target.
-async fn open(hello: &Hello) -> Result<Opened, Failure> {
+/// Opens what the client names, its source or its target, if it may.
+async fn open(hello: &Hello, served: Root, access: Access) -> Result<Opened, Failure> {
     let wanted = hello.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let path = &wanted.path;
         if wanted.source.is_none() {
-            let source = Source::open(Root::System, path);
+            let source = access.root(&served).and_then(|root| Source::open(root, path));
             return source
                 .map(|source| Opened { source: Some(source), target: None })
                 .map_err(|error| error.of_source(path));
         }
+        access.admit_push(path)?;
         let request = TargetRequest {
-            root: Root::System,
+            root: access.root(&served).map_err(|error| error.of_target(path))?,
             path,
             source_name: &wanted.source_name,
             source: None,

@@ -84,7 +84,7 @@ struct Socket {
 impl Ring {
     /// Takes all memory of one worker. To be called on the thread that will use it, already pinned.
     pub fn new() -> Result<Self, RingError> {
-        let kernel = setup::make()?;
+        let (kernel, _) = setup::make()?;
         // Best effort: without the table, a killed process' last writes no longer hold the lock of their file.
         let _ = kernel.submitter().register_files_sparse(FILES_REGISTERED_MAX);
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)

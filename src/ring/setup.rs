@@ -4,7 +4,8 @@
 
 use crate::completion::Errno;
 use crate::limits::{COMPLETIONS, SUBMISSIONS};
-use io_uring::IoUring;
+use io_uring::register::Restriction;
+use io_uring::{IoUring, opcode};
 use std::fmt;
 use std::io;
 
@@ -44,14 +45,28 @@ impl fmt::Display for RingError {
 
 impl std::error::Error for RingError {}
 
-/// Whether workers will get their rings, to be asked before anybody is dialled. Any thread may.
-pub fn probe() -> Result<(), RingError> {
-    make().map(drop)
+/// What a worker does with its ring: whatever else it may once be made to ask for, the kernel refuses.
+const OPERATIONS: &[u8] = &[
+    opcode::Read::CODE,
+    opcode::Write::CODE,
+    opcode::Recv::CODE,
+    opcode::SendMsg::CODE,
+    opcode::PollAdd::CODE,
+    opcode::AsyncCancel2::CODE,
+];
+/// `IORING_UNREGISTER_FILES`, `IORING_REGISTER_FILES_UPDATE`, `IORING_REGISTER_FILES2` (no crate we keep names them):
+/// the table of files that outlive us.
+const REGISTRATIONS: &[u8] = &[3, 6, 13];
+
+/// Whether workers will get their rings, to be asked before anybody is dialled; `true`: and restricted ones. Any thread
+/// may.
+pub fn probe() -> Result<bool, RingError> {
+    make().map(|(_, restricted)| restricted)
 }
 
-/// A ring for the calling thread.
-pub(super) fn make() -> Result<IoUring, RingError> {
-    IoUring::builder()
+/// A ring for the calling thread, and whether the kernel could restrict it to what we do with it.
+pub(super) fn make() -> Result<(IoUring, bool), RingError> {
+    let ring = IoUring::builder()
         // One thread asks and reaps, and completions wait until it does: no interrupts, no locks.
         .setup_single_issuer()
         .setup_defer_taskrun()
@@ -59,8 +74,16 @@ pub(super) fn make() -> Result<IoUring, RingError> {
         // One bad entry does not hold up those behind it.
         .setup_submit_all()
         .setup_cqsize(COMPLETIONS)
+        // Until it is enabled, so that it can be restricted.
+        .setup_r_disabled()
         .build(SUBMISSIONS)
-        .map_err(|error| explain(&error))
+        .map_err(|error| explain(&error))?;
+    let operations = OPERATIONS.iter().map(|code| Restriction::sqe_op(*code));
+    let registrations = REGISTRATIONS.iter().map(|code| Restriction::register_op(*code));
+    let mut restrictions: Vec<_> = operations.chain(registrations).collect();
+    let restricted = ring.submitter().register_restrictions(&mut restrictions).is_ok();
+    ring.submitter().register_enable_rings().map_err(|error| explain(&error))?;
+    Ok((ring, restricted))
 }
 
 /// Why a ring, or what belongs to it, cannot be had.
@@ -82,6 +105,31 @@ fn disabled() -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use io_uring::opcode::AsyncCancel;
+    use io_uring::squeue;
+    use io_uring::types::Fd;
+
+    #[test]
+    fn a_ring_does_what_a_worker_asks_and_nothing_else() {
+        let (mut ring, restricted) = make().unwrap();
+        if !restricted {
+            return eprintln!("SKIPPED: this kernel restricts no rings");
+        }
+        let mut result_of = |entry: squeue::Entry| {
+            // SAFETY: the entry points to nothing.
+            unsafe { ring.submission().push(&entry) }.unwrap();
+            ring.submit_and_wait(1).unwrap();
+            ring.completion().next().unwrap().result()
+        };
+        assert_eq!(result_of(opcode::Nop::new().build()), -libc::EACCES);
+        assert_eq!(result_of(opcode::Close::new(Fd(-1)).build()), -libc::EACCES);
+        let nothing = AsyncCancel::new(1).build();
+        assert_eq!(result_of(nothing.clone()), -libc::ENOENT);
+        assert_eq!(result_of(nothing.flags(squeue::Flags::ASYNC)), -libc::EACCES);
+        assert!(ring.submitter().register_files_sparse(1).is_ok());
+        let eventfd = ring.submitter().register_eventfd(-1).unwrap_err();
+        assert_eq!(eventfd.raw_os_error(), Some(libc::EACCES));
+    }
 
     #[test]
     fn a_refusal_names_its_likely_cause() {

@@ -17,6 +17,10 @@ pub enum RootError {
     TooLong,
     /// There is nothing of that name.
     Missing,
+    /// Leads out of the directory that is served.
+    Outside,
+    /// Its first name is none of those that are served.
+    NotServed,
     /// Something on the way is no directory, or the path of a file ends in `/`.
     NotDirectory,
     /// A directory where a file is wanted.
@@ -84,6 +88,7 @@ impl RootError {
     pub fn source_kind(&self) -> Kind {
         match self {
             Self::EmptyPath | Self::BadName | Self::TooLong | Self::IsDirectory | Self::SameFile => Kind::Usage,
+            Self::Outside | Self::NotServed => Kind::Refused,
             _ => Kind::Source,
         }
     }
@@ -92,7 +97,9 @@ impl RootError {
     pub fn target_kind(&self) -> Kind {
         match self {
             Self::EmptyPath | Self::BadName | Self::TooLong | Self::IsDirectory | Self::SameFile => Kind::Usage,
-            Self::NotRegular(_)
+            Self::Outside
+            | Self::NotServed
+            | Self::NotRegular(_)
             | Self::BlockDeviceTarget
             | Self::DanglingLink
             | Self::HasLinks(_)
@@ -111,6 +118,8 @@ impl fmt::Display for RootError {
             Self::BadName => "this is not a name that a file can have; name a file",
             Self::TooLong => "the path is too long: a name has at most 255 bytes, a path 4095",
             Self::Missing => "no such file or directory",
+            Self::Outside => "leads out of the directory that is served; links in it must be relative, and stay in it",
+            Self::NotServed => "the first name of a path must be one of those that are served here",
             Self::NotDirectory => "a part of the path is a file where a directory is needed",
             Self::IsDirectory => "is a directory; name a file in it",
             Self::NotRegular(what) => return write!(f, "is {what}; only files can be copied"),
@@ -157,8 +166,10 @@ impl From<rustix::io::Errno> for RootError {
             E::DQUOT => Self::NoQuota,
             E::FBIG | E::OVERFLOW => Self::TooLarge,
             E::NAMETOOLONG => Self::TooLong,
-            // A program that runs, or a swap file.
-            E::TXTBSY => Self::Busy,
+            // Only a jail's walk crosses anything: here nothing is moved from one file system to another.
+            E::XDEV => Self::Outside,
+            // A program that runs, or a swap file; somebody has a lease on it, or renames without end.
+            E::TXTBSY | E::AGAIN => Self::Busy,
             other => Self::Os(Errno(other.raw_os_error())),
         }
     }
@@ -185,6 +196,8 @@ mod tests {
         check(2, Kind::Source, Kind::Target); // ENOENT
         check(5, Kind::Source, Kind::Target); // EIO
         check(13, Kind::Source, Kind::Target); // EACCES
+        check(11, Kind::Source, Kind::Busy); // EAGAIN
+        check(18, Kind::Refused, Kind::Refused); // EXDEV
         check(21, Kind::Usage, Kind::Usage); // EISDIR
         check(26, Kind::Source, Kind::Busy); // ETXTBSY
         check(28, Kind::Source, Kind::Target); // ENOSPC
@@ -199,6 +212,7 @@ mod tests {
             assert_eq!(error.target_kind(), kind);
             assert!(error.to_string().contains(hint), "{error}");
         }
+        check(RootError::Outside, Kind::Refused, "links in it must be relative");
         check(RootError::HasLinks(3), Kind::Refused, "--inplace");
         check(RootError::BlockDeviceTarget, Kind::Refused, "later version");
         check(RootError::ForeignTemporary(".pdcp-0".into()), Kind::Refused, ".pdcp-0");

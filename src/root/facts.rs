@@ -41,7 +41,7 @@ pub struct Facts {
 impl Facts {
     /// About an open file.
     pub(super) fn of(file: impl AsFd) -> Result<Self, Errno> {
-        let mut facts = Self::read(&file, b"", AtFlags::EMPTY_PATH)?;
+        let mut facts = Self::of_name(&file)?;
         if facts.device_node {
             // stat says 0. Its end is what BLKGETSIZE64 says, and nobody else uses this description's position.
             facts.bytes = seek(&file, SeekFrom::End(0))?;
@@ -51,12 +51,15 @@ impl Facts {
 
     /// About what has this name itself, be it a symbolic link. `None` if nothing has.
     pub(super) fn at(directory: impl AsFd, name: &[u8]) -> Result<Option<Self>, Errno> {
-        present(Self::read(directory, name, AtFlags::SYMLINK_NOFOLLOW))
+        match Self::read(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(None),
+            found => found.map(Some),
+        }
     }
 
-    /// About what this path leads to. `None` if nowhere.
-    pub(super) fn behind(directory: impl AsFd, path: &[u8]) -> Result<Option<Self>, Errno> {
-        present(Self::read(directory, path, AtFlags::empty()))
+    /// About what is held by name only (`O_PATH`). How long a block device is, is not known then.
+    pub(super) fn of_name(held: impl AsFd) -> Result<Self, Errno> {
+        Self::read(held, b"", AtFlags::EMPTY_PATH)
     }
 
     fn read(directory: impl AsFd, path: &[u8], flags: AtFlags) -> Result<Self, Errno> {
@@ -93,13 +96,6 @@ impl Facts {
             FileType::CharacterDevice => RootError::NotRegular("a character device"),
             _ => RootError::NotRegular("no file"),
         })
-    }
-}
-
-fn present(facts: Result<Facts, Errno>) -> Result<Option<Facts>, Errno> {
-    match facts {
-        Err(Errno::NOENT) => Ok(None),
-        other => other.map(Some),
     }
 }
 

@@ -1,11 +1,12 @@
 //! Where a target is: a held directory, and a name in it.
 //!
-//! A path is walked once. A directory at its end takes the source's name; a symbolic link to a file is followed, so that
-//! the file behind it is updated; missing parents are made. Everything later goes by the held directory.
+//! A directory at the end of a path takes the source's name; a symbolic link to a file is followed, so that the file
+//! behind it is updated; missing parents are made. Every step is walked from where the path begins, so that in a jail a
+//! link may lead up and down again, but not out. Everything later goes by the held directory.
 
-use super::{Facts, Inode, Root, RootError};
+use super::{Facts, Inode, Root, RootError, Start};
 use crate::limits::{NAME_BYTES_MAX, PATH_BYTES_MAX, SYMLINKS_MAX};
-use rustix::fs::{FileType, Mode, OFlags, fsync, mkdirat, openat, readlinkat, syncfs};
+use rustix::fs::{FileType, Mode, fsync, mkdirat, readlinkat, syncfs};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -39,32 +40,37 @@ pub(super) struct Resolved {
 impl Place {
     /// Where `path` leads. If that is a directory, or the path can only mean one, `source_name` in it.
     pub(super) fn resolve(
-        root: Root,
+        root: &Root,
         path: &[u8],
         source_name: &[u8],
         parents: Parents,
     ) -> Result<Resolved, RootError> {
         check_path(path)?;
-        let (above, last) = split(root.relative(path));
+        let (start, path) = root.start(path)?;
+        let (above, last) = split(path);
         let mut taken = last.is_none();
+        let mut above = above.to_vec();
         let mut name = match last {
             Some(last) => last,
             None => check_name(source_name)?,
         };
-        let Some(mut directory) = open_parents(&root.start()?, above, parents)? else {
+        let Some(mut directory) = open_parents(&start, &above, parents)? else {
             return Ok(Resolved { place: None, taken });
         };
         loop {
             // By the kernel's own following, so that its rules for links in shared directories hold for us too.
-            match Facts::behind(&directory, name)? {
+            let path = below(&above, name);
+            match start.facts(&path)? {
                 Some(facts) if facts.kind == FileType::Directory && !taken => {
-                    directory = open_directory(&directory, name)?;
+                    directory = start.open_directory(&path)?;
+                    above = path;
                     name = check_name(source_name)?;
                     taken = true;
                 }
                 Some(facts) => {
                     facts.admit_target()?;
-                    return Ok(Resolved { place: Some(Self::follow(directory, name, facts.inode)?), taken });
+                    let place = Self::follow(&start, above, directory, name, facts.inode)?;
+                    return Ok(Resolved { place: Some(place), taken });
                 }
                 None if Facts::at(&directory, name)?.is_some() => return Err(RootError::DanglingLink),
                 None => {
@@ -76,7 +82,14 @@ impl Place {
     }
 
     /// Goes from link to link until a name leads to the file itself, which must be the one that the kernel found.
-    pub(super) fn follow(mut directory: OwnedFd, name: &[u8], inode: Inode) -> Result<Self, RootError> {
+    /// `directory` is what `above` leads to.
+    pub(super) fn follow(
+        start: &Start,
+        mut above: Vec<u8>,
+        mut directory: OwnedFd,
+        name: &[u8],
+        inode: Inode,
+    ) -> Result<Self, RootError> {
         let mut name = name.to_vec();
         for _ in 0..=SYMLINKS_MAX {
             let facts = Facts::at(&directory, &name)?.ok_or(RootError::DanglingLink)?;
@@ -86,8 +99,9 @@ impl Place {
                 return if same { Ok(Self { directory, name, found: Some(facts) }) } else { Err(RootError::Busy) };
             }
             let link = readlinkat(&directory, &name, Vec::new())?;
-            let (above, last) = split(link.to_bytes());
-            directory = open_directory(&directory, above)?;
+            let (link_above, last) = split(link.to_bytes());
+            above = if link_above.starts_with(b"/") { link_above.to_vec() } else { below(&above, link_above) };
+            directory = start.open_directory(&above)?;
             name = last.ok_or(RootError::Busy)?.to_vec();
         }
         Err(Errno::LOOP.into())
@@ -113,6 +127,12 @@ fn split(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
+/// The path of what has this name, or path, in a directory.
+fn below(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    let slash: &[u8] = if directory.is_empty() || directory.ends_with(b"/") { b"" } else { b"/" };
+    [directory, slash, name].concat()
+}
+
 /// Says no to a path that no file can have. Nothing has been made or opened then.
 pub(super) fn check_path(path: &[u8]) -> Result<(), RootError> {
     if path.is_empty() {
@@ -135,18 +155,8 @@ fn check_name(name: &[u8]) -> Result<&[u8], RootError> {
     }
 }
 
-/// Opens a directory so that it can be synced, or, where it may be entered but not read, at least used.
-fn open_directory(from: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
-    let path = if path.is_empty() { b"." } else { path };
-    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match openat(&from, path, flags | OFlags::RDONLY, Mode::empty()) {
-        Err(Errno::ACCESS) => openat(&from, path, flags | OFlags::PATH, Mode::empty()),
-        other => other,
-    }
-}
-
-fn open_parents(start: &OwnedFd, path: &[u8], parents: Parents) -> Result<Option<OwnedFd>, RootError> {
-    match (open_directory(start, path), parents) {
+fn open_parents(start: &Start, path: &[u8], parents: Parents) -> Result<Option<OwnedFd>, RootError> {
+    match (start.open_directory(path), parents) {
         (Err(Errno::NOENT), Parents::Leave) => Ok(None),
         (Err(Errno::NOENT), Parents::Make { fsync }) => make_directories(start, path, fsync).map(Some),
         (other, _) => Ok(Some(other?)),
@@ -154,24 +164,37 @@ fn open_parents(start: &OwnedFd, path: &[u8], parents: Parents) -> Result<Option
 }
 
 /// Opens the directories of a path one by one, and makes those that are missing.
-fn make_directories(start: &OwnedFd, path: &[u8], fsync: bool) -> Result<OwnedFd, RootError> {
-    let mut here = open_directory(start, if path.starts_with(b"/") { b"/" } else { b"." })?;
-    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-        here = match open_directory(&here, name) {
-            Err(Errno::NOENT) => make_directory(&here, name, fsync)?,
+fn make_directories(start: &Start, path: &[u8], fsync: bool) -> Result<OwnedFd, RootError> {
+    let mut here = start.open_directory(if path.starts_with(b"/") { b"/" } else { b"." })?;
+    let mut from = 0;
+    for name in path.split(|byte| *byte == b'/') {
+        let upto = &path[..from + name.len()];
+        from += name.len() + 1;
+        if name.is_empty() {
+            continue;
+        }
+        here = match start.open_directory(upto) {
+            Err(Errno::NOENT) => make_directory(start, upto, &here, name, fsync)?,
             other => other?,
         };
     }
     Ok(here)
 }
 
-fn make_directory(parent: &OwnedFd, name: &[u8], fsync: bool) -> Result<OwnedFd, RootError> {
+/// Makes a directory of this name in `parent`, and opens it by its path.
+fn make_directory(
+    start: &Start,
+    path: &[u8],
+    parent: &OwnedFd,
+    name: &[u8],
+    fsync: bool,
+) -> Result<OwnedFd, RootError> {
     match mkdirat(parent, name, Mode::from_raw_mode(0o777)) {
         // Somebody else has just made it, or it is a link to nothing.
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno.into()),
     }
-    let made = match open_directory(parent, name) {
+    let made = match start.open_directory(path) {
         Err(Errno::NOENT) => return Err(RootError::DanglingLink),
         other => other?,
     };

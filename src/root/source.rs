@@ -2,7 +2,7 @@
 
 use super::place::check_path;
 use super::{Facts, Root, RootError, clear_nonblocking};
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::OFlags;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -17,12 +17,10 @@ impl Source {
     /// Opens it, symbolic links followed.
     pub fn open(root: Root, path: &[u8]) -> Result<Self, RootError> {
         check_path(path)?;
-        let start = root.start()?;
-        let path = root.relative(path);
+        let (start, path) = root.start(path)?;
         // Looked at before it is opened: opening alone rewinds a tape, and wakes whoever waits at the other end of a FIFO.
-        Facts::behind(&start, path)?.ok_or(RootError::Missing)?.admit_source()?;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = openat(&start, path, flags, Mode::empty())?;
+        start.facts(path)?.ok_or(RootError::Missing)?.admit_source()?;
+        let file = start.open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         let facts = Facts::of(&file)?;
         facts.admit_source()?;
         clear_nonblocking(&file)?;

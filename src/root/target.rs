@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 pub(super) const TEMPORARY_MODE: u32 = 0o600;
 
 /// What is asked of a target.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TargetRequest<'a> {
     /// Where `path` begins.
     pub root: Root,
@@ -76,7 +76,7 @@ impl Target {
     /// `None`: somebody holds it, or its name leads elsewhere by now. Start over.
     fn attempt(request: &TargetRequest) -> Result<Option<Self>, RootError> {
         let parents = if request.dry_run { Parents::Leave } else { Parents::Make { fsync: request.fsync } };
-        let Resolved { place, taken } = Place::resolve(request.root, request.path, request.source_name, parents)?;
+        let Resolved { place, taken } = Place::resolve(&request.root, request.path, request.source_name, parents)?;
         let path = if taken { take(request.path, request.source_name)? } else { request.path.to_vec() };
         let Some(place) = place else {
             return Ok(Some(Self { path, file: None, new: true, basis: None, work: None }));
@@ -137,6 +137,7 @@ fn open_existing(place: &Place, temporary: &str, request: &TargetRequest) -> Res
     let Some(mut facts) = hold(place, &place.name, &file, request)? else {
         return Ok(None);
     };
+    facts.admit_target()?; // it may have taken the name since we looked
     if facts.links > 1 && place.leads_to(temporary.as_bytes(), facts.inode)? {
         // A run that was killed between link and unlink has left its temporary's name on the file that it finished.
         if !request.dry_run {

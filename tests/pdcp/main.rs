@@ -10,6 +10,7 @@ mod defects;
 mod failures;
 mod holes;
 mod hostile;
+mod jail;
 mod metadata;
 mod names;
 mod network;

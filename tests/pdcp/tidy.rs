@@ -39,6 +39,15 @@ const HOMES: &[(&str, &str)] = &[
     ("tokio_uring", "src/control/link.rs"),
     ("tokio", "src/control/"),
     ("bincode", "src/wire/message.rs"),
+    ("landlock", "src/root/wall.rs"),
+    // Whoever opens a name, or follows one, does it where a jail may be in the way.
+    ("openat2", "src/root/jail.rs"),
+    ("openat", "src/root/"),
+    ("readlinkat", "src/root/"),
+    ("mkdirat", "src/root/"),
+    ("renameat_with", "src/root/"),
+    ("linkat", "src/root/"),
+    ("unlinkat", "src/root/"),
 ];
 
 /// Who prints.
@@ -372,6 +381,8 @@ mod tests {
             ("tokio_uring", "src/control/link.rs", "src/control/client.rs"),
             ("tokio", "src/control/client.rs", "src/worker/mod.rs"),
             ("bincode", "src/wire/message.rs", "src/wire/frame.rs"),
+            ("openat2", "src/root/jail.rs", "src/root/place.rs"),
+            ("unlinkat", "src/root/commit.rs", "src/control/server.rs"),
         ] {
             let text = format!("// {word}\n{word}::f();\nlet {word}_code = \"{word}\";");
             check(rule, home, &text, &[]);

@@ -253,7 +253,7 @@ fn a_file_system_without_exclusive_rename_links_and_unlinks() {
     let scratch = Scratch::new();
     let temporary = temporary_name(b"file");
     let place = |name: &str| {
-        let resolved = Place::resolve(Root::Typed, &scratch.bytes(name), b"source", Parents::Leave).unwrap();
+        let resolved = Place::resolve(&Root::Typed, &scratch.bytes(name), b"source", Parents::Leave).unwrap();
         resolved.place.unwrap()
     };
     scratch.write(&temporary, "ours");

@@ -2,12 +2,16 @@
 
 mod disks;
 mod ending;
+mod escapes;
+mod jails;
 mod mutation;
 mod opening;
+mod races;
 mod rights;
 mod sources;
 
-use super::{Facts, Root, RootError, Target, TargetRequest};
+use super::jail::Way;
+use super::{Facts, Jail, Root, RootError, Target, TargetRequest};
 use crate::entry::{Metadata, Timestamp};
 use rustix::fs::{AtFlags, CWD, Gid, Timespec, Timestamps, UTIME_OMIT, Uid, utimensat};
 use std::fs;
@@ -15,6 +19,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Of every source here, unless its test is about times.
 const MTIME: Timestamp = Timestamp::whole(1_000_000_007);
@@ -81,6 +86,16 @@ fn open(request: &TargetRequest) -> Result<Target, RootError> {
     Target::open(request)
 }
 
+/// How a jail may walk: what holds for one holds for the other.
+const WAYS: [Way; 2] = [Way::Kernel, Way::ByHand];
+
+/// What is in this directory, and never out of it.
+fn jail(directory: &Path, way: Way) -> Root {
+    let mut jail = Jail::default();
+    jail.add(b"", directory).unwrap();
+    Root::Jail(Arc::new(jail.by(way)))
+}
+
 fn source(content: &str) -> Metadata {
     Metadata { bytes: content.len() as u64, mode: 0o644, mtime: MTIME, device_node: false }
 }
@@ -126,7 +141,7 @@ fn as_nobody(scratch: &Scratch, body: impl FnOnce() + Send) {
         set_thread_res_gid(group, group, group)?;
         set_thread_res_uid(user, user, user)?;
         // Scratch directories may be where only root can go.
-        Facts::behind(CWD, &scratch.bytes(""))
+        rustix::fs::stat(scratch.0.path())
     };
     let run = || match dropped() {
         Ok(_) => body(),

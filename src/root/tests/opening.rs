@@ -248,7 +248,7 @@ fn a_lock_on_a_file_that_lost_its_name_is_worth_nothing() {
         let scratch = Scratch::new();
         let path = scratch.bytes("file");
         let file = fs::File::options().write(true).open(scratch.write("file", "")).unwrap().into();
-        let resolved = Place::resolve(Root::Typed, &path, b"source", Parents::Leave).unwrap();
+        let resolved = Place::resolve(&Root::Typed, &path, b"source", Parents::Leave).unwrap();
         meanwhile(&scratch);
         let facts = hold(&resolved.place.unwrap(), b"file", &file, &request(&path)).unwrap();
         assert_eq!(facts.is_some(), held, "{what}");
@@ -269,7 +269,7 @@ fn a_target_that_was_finished_before_we_had_the_lock_is_not_made_anew() {
     for left in [false, true] {
         let scratch = Scratch::new();
         let path = scratch.bytes("file");
-        let place = Place::resolve(Root::Typed, &path, b"source", Parents::Leave).unwrap().place.unwrap();
+        let place = Place::resolve(&Root::Typed, &path, b"source", Parents::Leave).unwrap().place.unwrap();
         if left {
             scratch.write(&temporary, "theirs");
         }
@@ -286,8 +286,10 @@ fn links_that_lead_elsewhere_by_now_are_not_trusted() {
     scratch.write("precious", "");
     let check = |leads_to: &str, trusted: bool| {
         symlink(leads_to, scratch.path("link")).unwrap();
-        let directory = fs::File::open(scratch.0.path()).unwrap().into();
-        assert_eq!(Place::follow(directory, b"link", seen).is_ok(), trusted);
+        let above = scratch.bytes("");
+        let (start, _) = Root::Typed.start(&above).unwrap();
+        let directory = start.open_directory(&above).unwrap();
+        assert_eq!(Place::follow(&start, above.clone(), directory, b"link", seen).is_ok(), trusted);
         fs::remove_file(scratch.path("link")).unwrap();
     };
     check("seen", true);

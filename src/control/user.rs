@@ -1,0 +1,56 @@
+//! Becomes another user, for good (`--run-as`): a server that took a low port, or read a key, needs no more rights.
+//!
+//! All threads of the process change, and none can change back. What is open stays open.
+
+use crate::failure::{Failure, Kind};
+use nix::errno::Errno;
+use nix::unistd::{Uid, User, initgroups, setresgid, setresuid};
+use std::ffi::CString;
+
+/// Takes the user's groups, group and number, in this order: each step needs the rights that the next one gives up.
+///
+/// # Errors
+/// Where there is no such user, or this process may not become it. It must not go on then.
+pub(super) fn become_user(name: &str) -> Result<(), Failure> {
+    let user = find(name).map_err(|errno| failed(name, &format!("cannot be looked up: {errno}")))?;
+    let user = user.ok_or_else(|| failed(name, "there is no such user"))?;
+    let groups_of = CString::new(user.name.as_str()).map_err(|_| failed(name, "there is no such user"))?;
+    initgroups(&groups_of, user.gid)
+        .and_then(|()| setresgid(user.gid, user.gid, user.gid))
+        .and_then(|()| setresuid(user.uid, user.uid, user.uid))
+        .map_err(|errno| match errno {
+            Errno::EPERM => failed(name, "only root can become another user"),
+            other => failed(name, &format!("cannot become this user: {other}")),
+        })
+}
+
+/// By name, or else by number.
+fn find(name: &str) -> Result<Option<User>, Errno> {
+    match (User::from_name(name)?, name.parse()) {
+        (None, Ok(number)) => User::from_uid(Uid::from_raw(number)),
+        (found, _) => Ok(found),
+    }
+}
+
+fn failed(name: &str, text: &str) -> Failure {
+    Failure::new(Kind::Usage, format!("--run-as {name}: {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_there_cannot_be_become() {
+        for name in ["nobody-of-this-name", "", "a:b", "4000000000", "0x0", "-1"] {
+            let failure = become_user(name).unwrap_err();
+            assert!(failure.text.contains("there is no such user"), "{name}: {failure}");
+        }
+    }
+
+    #[test]
+    fn a_user_has_a_name_or_a_number() {
+        let root = find("root").unwrap().expect("every system has one");
+        assert_eq!(find("0").unwrap().map(|user| user.uid), Some(root.uid));
+    }
+}
