@@ -14,6 +14,7 @@ use pdcp::limits::{
     WORKERS_MAX,
 };
 use pdcp::method::Method;
+use pdcp::seal::Cipher;
 use pdcp::wire::{
     Beat, Begin, Committed, Frame, Hello, Message, Options, Proof, Scratch, Welcome, decode, encode, frame_message,
     header, parse_message,
@@ -142,6 +143,8 @@ fn every_message() -> [(&'static str, Message); 8] {
         options,
         connections: 16,
         workers: 16,
+        aes: true,
+        plaintext: false,
     };
     let welcome = Welcome {
         program: "pdcp 0.1.0".into(),
@@ -153,12 +156,13 @@ fn every_message() -> [(&'static str, Message); 8] {
         stripe_bytes: STRIPE_BYTES_MAX,
         cores: (0..WORKERS_MAX).collect(),
         workers: WORKERS_MAX,
+        cipher: Some(Cipher::Aes256Gcm),
     };
     let failure = Failure::about(Kind::Other, b"srv/images/disk.img", "the disk is full");
     [
         ("hello", Message::Hello(hello)),
         ("welcome", Message::Welcome(welcome)),
-        ("begin", Message::Begin(Begin { joined: (0..CONNECTIONS_MAX).collect() })),
+        ("begin", Message::Begin(Begin { joined: (0..CONNECTIONS_MAX).collect(), sealed: true })),
         ("beat", Message::Beat(Beat::default())),
         ("received", Message::Received),
         ("proof", Message::Proof(Proof { digest: [7; 32] })),

@@ -14,7 +14,7 @@
 //! | data plane | [`worker`] | one core's loop, and the hub that turns actions into operations and completions into events |
 //! | rules | [`session`] | pure machines of handshake, source, target, and a session's course |
 //! | edges | [`wire`] / [`ring`] / [`root`] | bytes and frames / io_uring, all `unsafe` / names, locks, commit |
-//! | words | [`limits`] [`extent`] [`method`] [`digest`] [`delta`] [`entry`] [`failure`] [`counters`] [`bottleneck`] [`completion`] | values, and the trait of completions; no I/O |
+//! | words | [`limits`] [`extent`] [`method`] [`digest`] [`delta`] [`entry`] [`failure`] [`counters`] [`bottleneck`] [`completion`] [`seal`] | values, and the trait of completions; no I/O |
 //!
 //! The simulator (`sim`, tests only) stands above `worker`. It is a second backend of [`completion`]: the real hub and
 //! both machines run in it by seed, through short, late, failed and cut.
@@ -40,6 +40,7 @@
 //! | how a block goes from disk to disk | `worker/connection/mod.rs`, then `session/source.rs` and `session/target.rs` |
 //! | how a copy goes from its first step to its last | `control/client.rs`, then `session/course.rs` |
 //! | what a benchmark does to its target | `control/benchmark.rs`, then `root/mutation.rs` |
+//! | who may come in, and whom a client trusts | `control/identity/mod.rs` |
 //! | what is sent, in which frame | `proto-spec.md`, then `wire/frame.rs` (data), `wire/message.rs` (control) |
 //! | how a file is cut into stripes and blocks | `extent.rs` |
 //! | what exit 0 promises | `root/commit.rs` |
@@ -52,9 +53,8 @@
 //!
 //! # Deliberately absent
 //!
-//! Keys and secrecy (the tags of every frame have their place, and are zero). Trees. A second backend for kernels without
-//! io_uring (the trait is there). Matching of data that moved. Compression. Locks, allocations and log lines on the way of
-//! the data.
+//! Trees. A second backend for kernels without io_uring (the trait is there). Matching of data that moved. Compression.
+//! Locks, allocations and log lines on the way of the data.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may end at the first surprise"))]
 

@@ -58,6 +58,11 @@ pub const SIGNATURE_BATCH_BYTES: u32 = 512 << 10;
 
 /// Bytes of an authentication tag: AES-256-GCM's and ChaCha20-Poly1305's.
 pub const TAG_LEN: usize = 16;
+/// What a stranger may send before TLS says who he is: a ClientHello with a key exchange of today is 1.6 KB, a key and its
+/// proof a quarter of that.
+pub const STRANGER_BYTES_MAX: u64 = 4 << 10;
+/// For each word of two neighbours: they share a kernel.
+pub const NEIGHBOUR_MS: u64 = 500;
 /// Bytes of a server's challenge to a connection.
 pub const CHALLENGE_LEN: usize = 32;
 /// Bytes of a proof that a connection belongs to its session.
@@ -98,6 +103,15 @@ pub const TEXT_BYTES_MAX: usize = 1024;
 pub const STRANGERS_MAX: usize = 2 * CONNECTIONS_MAX as usize;
 /// Sessions of a server, from Hello on, whether they have workers yet or not: each holds files and sockets. Guessed.
 pub const SERVED_MAX: usize = 128;
+
+// --- keys ---
+
+/// Keys of one key file: the one in use, and old ones while all hosts learn the new one.
+pub const KEYS_MAX: usize = 16;
+/// A key file: its keys with as much comment as anybody may want. Guessed.
+pub const KEY_FILE_BYTES_MAX: usize = 16 << 10;
+/// A list of keys (`authorized_keys`, `known_servers`): some thousands. It is read at every start, so it is bounded.
+pub const KEY_LIST_BYTES_MAX: usize = 1 << 20;
 
 // --- buffers of one worker, all taken at start ---
 

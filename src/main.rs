@@ -1,7 +1,8 @@
 //! The program: parse, run, exit code.
 
 use pdcp::cli::{self, Command};
-use pdcp::control::{Watch, benchmark, client, server};
+use pdcp::control::{Summary, Watch, benchmark, client, identity, server};
+use pdcp::failure::Failure;
 use pdcp::report::Report;
 use std::process::ExitCode;
 
@@ -18,13 +19,29 @@ fn run() -> ExitCode {
         Command::Copy(config) => (client::copy(*config, &mut report), ""),
         Command::Benchmark(config) => (benchmark::run(*config, &mut report), ""),
         Command::Serve(config) => (server::serve(*config, &mut report), ""),
-        Command::Refuse { summary, hint } => (*summary, hint),
-        Command::Say(text) => {
-            report.say(&text);
-            return ExitCode::SUCCESS;
+        Command::Check(config) => return say(identity::check(&config), &mut report),
+        Command::Keygen { key_file, public } => {
+            return say(identity::keygen(key_file.as_deref(), public), &mut report);
         }
+        Command::Refuse { summary, hint } => (*summary, hint),
+        Command::Say(text) => return say(Ok(text), &mut report),
     };
     report.end(&summary);
     report.hint(hint);
     ExitCode::from(summary.exit_code())
+}
+
+/// What only has to be said.
+fn say(answer: Result<String, Failure>, report: &mut Report) -> ExitCode {
+    match answer {
+        Ok(text) => {
+            report.say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            let summary = Summary { failures: vec![failure], ..Summary::default() };
+            report.end(&summary);
+            ExitCode::from(summary.exit_code())
+        }
+    }
 }

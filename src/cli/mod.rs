@@ -44,6 +44,15 @@ pub enum Command {
     Benchmark(Box<BenchmarkConfig>),
     /// Run a server.
     Serve(Box<ServeConfig>),
+    /// Say what a server would serve, and to whom.
+    Check(Box<ServeConfig>),
+    /// Make the key file; or, with `public`, say the public key.
+    Keygen {
+        /// `--key-file`.
+        key_file: Option<PathBuf>,
+        /// `--public`.
+        public: bool,
+    },
     /// Help or version: print it, done.
     Say(String),
     /// Nothing: what was typed makes no sense.
@@ -72,6 +81,7 @@ const HELP: &str = "\
 
 {usage-heading} pdcp [OPTIONS] SOURCE TARGET
        pdcp [OPTIONS] --serve ADDRESS
+       pdcp --keygen [--public]
 
 A remote is HOST:PORT:PATH, [IPV6]:PORT:PATH or pdcp://HOST:PORT/PATH.
 ./ before a name makes it local.
@@ -105,6 +115,23 @@ struct Typed {
     /// Take the port as root, then become USER, by name or number
     #[arg(long, value_name = "USER", help_heading = "Serving", requires = "serve")]
     run_as: Option<String>,
+
+    /// With --serve: say what would be served, and to whom; serve nothing
+    #[arg(long, help_heading = "Serving", requires = "serve")]
+    check: bool,
+
+    /// Make a key in FILE, which is not overwritten; the first --serve does it too
+    #[arg(long, help_heading = "Keys", conflicts_with = "serve")]
+    keygen: bool,
+    /// With --keygen: make nothing, print the line of the key in FILE for a server's authorized_keys
+    #[arg(long, help_heading = "Keys", requires = "keygen")]
+    public: bool,
+    /// The key [default: $PDCP_KEY_FILE, or pdcp/key in $XDG_CONFIG_HOME or ~/.config]
+    #[arg(long, value_name = "FILE", help_heading = "Keys")]
+    key_file: Option<PathBuf>,
+    /// Send bytes unsealed, for networks that nobody else is on; must be given at both ends
+    #[arg(long, help_heading = "Keys")]
+    plaintext: bool,
 
     /// Compare in blocks of SIZE, such as 64KiB or 1M, rounded up to a power of two from 4 KiB to 1 MiB [default: 16KiB]
     #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true, help_heading = "Comparing", conflicts_with = "serve", value_parser = block_bytes)]
@@ -216,17 +243,24 @@ fn command(typed: Typed) -> Command {
     };
     match (typed.serve, &typed.paths[..]) {
         (_, []) if typed.h => Command::Say(<Typed as clap::CommandFactory>::command().render_help().to_string()),
+        (_, [path, ..]) if typed.keygen => wrong(format!("{}: a key is made of no paths; see --key-file", shown(path))),
+        (None, []) if typed.keygen => Command::Keygen { key_file: typed.key_file, public: typed.public },
         (Some((address, port)), []) => match served(&typed.root) {
-            Ok(served) => Command::Serve(Box::new(ServeConfig {
-                address,
-                port,
-                served,
-                access: Access { read_only: typed.read_only, no_delete: typed.no_delete, ..Access::default() },
-                direct: typed.direct.unwrap_or_default(),
-                connections_max: typed.connections.unwrap_or(CONNECTIONS_MAX),
-                workers: workers(&typed),
-                run_as: typed.run_as,
-            })),
+            Ok(served) => {
+                let config = Box::new(ServeConfig {
+                    address,
+                    port,
+                    key_file: typed.key_file.clone(),
+                    plaintext: typed.plaintext,
+                    served,
+                    access: Access { read_only: typed.read_only, no_delete: typed.no_delete, ..Access::default() },
+                    direct: typed.direct.unwrap_or_default(),
+                    connections_max: typed.connections.unwrap_or(CONNECTIONS_MAX),
+                    workers: workers(&typed),
+                    run_as: typed.run_as,
+                });
+                if typed.check { Command::Check(config) } else { Command::Serve(config) }
+            }
             Err(text) => refuse(Failure::new(Kind::Usage, text), Summary::default(), SEE_HELP),
         },
         (Some(_), [path, ..]) => wrong(format!("{}: a server is given no paths; its clients name them", shown(path))),
@@ -257,6 +291,8 @@ fn copy(typed: &Typed, source_typed: &OsString, target_typed: &OsString) -> Resu
             inplace: typed.inplace,
             fsync: !typed.no_fsync,
             direct: typed.direct.unwrap_or_default(),
+            key_file: typed.key_file.clone(),
+            plaintext: typed.plaintext,
             connections: typed.connections,
             workers: workers(typed),
         }),

@@ -91,6 +91,7 @@ fn each_option_of_a_copy_does_its_one_thing_before_or_after_the_paths() {
     check("--direct=never", |config| config.direct == DirectPolicy::Never);
     check("--connections|1", |config| config.connections == Some(1));
     check("--connections|7|--connections|128", |config| config.connections == Some(128));
+    check("--key-file|k", |config| config.key_file == Some("k".into()));
     check("-c|3", |config| config.workers.count == Some(3));
     check("--concurrency=256", |config| config.workers.count == Some(256));
     check("--no-pin", |config| !config.workers.pin);
@@ -149,6 +150,21 @@ fn a_server_listens_where_it_is_told() {
     assert_eq!((config.connections_max, config.direct), (128, DirectPolicy::Never));
     assert_eq!(config.workers, WorkersConfig { count: Some(2), cpus: Some(vec![1]), pin: false });
     assert_eq!(serve_of("--serve|:1|--connections|4").connections_max, 4);
+    assert_eq!(serve_of("--serve|:1").key_file, None);
+    assert_eq!(serve_of("--serve|:1|--key-file|k").key_file, Some("k".into()));
+    assert!(matches!(invoke("--check|--serve|:1").command, Command::Check(config) if config.port == 1));
+}
+
+#[test]
+fn a_key_is_made_or_its_public_line_shown() {
+    #[track_caller]
+    fn check(line: &str, want_file: Option<&str>, want_public: bool) {
+        let Command::Keygen { key_file, public } = invoke(line).command else { panic!("{line}") };
+        assert_eq!((key_file, public), (want_file.map(PathBuf::from), want_public), "{line}");
+    }
+    check("--keygen", None, false);
+    check("--public|--keygen", None, true);
+    check("--keygen|--key-file=k|--public", Some("k"), true);
 }
 
 #[test]
@@ -185,6 +201,11 @@ fn a_usage_error_says_what_is_wrong_with_what_was_typed() {
     check("a|b|c|d", "c: more than two paths");
     check("--serve|:1|a", "a: a server is given no paths");
     check("-h|a", "a: only one path is given");
+    check("--keygen|a", "a: a key is made of no paths");
+    check("--keygen|--serve|:1", "cannot be used with");
+    check("--public", "--keygen");
+    check("--check|a|b", "--serve <ADDRESS>");
+    check("--key-file", "a value is required for '--key-file <FILE>'");
     check("a|host:/path", "host:/path: pdcp needs a port: host:9000:/path");
     check("h:1:a|h:2:b", "h:1:a: is remote, and so is h:2:b");
     check("/|b", "/: is a directory");

@@ -1,19 +1,21 @@
 //! The asking side: one copy, told from its first step to its last.
 
 use super::crew::{Crew, Plan};
+use super::dial::Seated;
 use super::drive::{Ending, Session, drive};
-use super::link::{self, Link, before_welcome};
+use super::identity::ClientIdentity;
+use super::link::{self, Link, LinkError, before_welcome};
 use super::signals::Signals;
-use super::{CopyConfig, Direction, Names, Place, Progress, Remote, Summary, Watch, dial, files};
+use super::{CopyConfig, Direction, Names, Place, Progress, Remote, Summary, Watch, dial, files, neighbour};
 use crate::entry::Metadata;
 use crate::failure::{Failure, Kind};
 use crate::limits::{GOODBYE_MS, REDIAL_PAUSES_MS, WELCOME_MS, WORKER_BUFFER_BYTES};
 use crate::root::{Root, RootError, Source, Target, TargetRequest, last_name};
+use crate::seal::{Cipher, Side, has_aes};
 use crate::session::handshake::{Agreed, agree};
 use crate::session::{PROGRAM, Terms};
 use crate::wire::{Begin, Hello, Message, Options, Welcome};
 use crate::worker::inbox::Joined;
-use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
@@ -54,8 +56,10 @@ struct Remotely {
     hello: Hello,
     welcome: Welcome,
     agreed: Agreed,
-    sockets: Vec<Joined<OwnedFd>>,
-    /// Both ends are on one host.
+    seated: Vec<Seated>,
+    /// What frames are sealed with.
+    cipher: Option<Cipher>,
+    /// Both ends have the same address.
     same_host: bool,
 }
 
@@ -191,7 +195,8 @@ impl Copy {
         connected: Remotely,
         source: Option<Source>,
     ) -> Result<(), Failure> {
-        let Remotely { mut link, hello, welcome, agreed, sockets, same_host } = connected;
+        let Remotely { mut link, hello, welcome, agreed, seated, cipher, same_host } = connected;
+        let sockets: Vec<_> = seated.into_iter().map(|seated| seated.joined(Side::Client, cipher)).collect();
         let plan = if same_host { plan.beside(&welcome.cores, welcome.workers) } else { plan };
         let workers = plan.count.min(agreed.connections).max(1);
         let metadata = welcome.source;
@@ -274,13 +279,16 @@ impl Copy {
         source: Option<Metadata>,
     ) -> Result<Remotely, Failure> {
         let peer = remote.name();
+        let identity = ClientIdentity::load(self.config.key_file.as_deref())?;
         let (host, port) = (remote.host.clone(), remote.port);
         let socket = blocking(move || dial::connect(&host, port)).await;
         let socket = socket.map_err(|text| Failure::about(Kind::Unreachable, &peer, text))?;
         let address =
             socket.peer_addr().map_err(|error| Failure::about(Kind::Unreachable, &peer, error.to_string()))?;
         let same_host = socket.local_addr().is_ok_and(|own| own.ip() == address.ip());
-        let mut link = self.link(socket, &peer)?;
+        let config = identity.client_config(&remote.host, port);
+        let link = Link::dial(socket, config);
+        let mut link = link.map_err(|error| Failure::about(Kind::Unreachable, &peer, error.to_string()))?;
         let hello = self.hello(source, &remote.path, plan);
         link.send(&Message::Hello(hello.clone()));
         let welcome = match link.receive_within(WELCOME_MS).await {
@@ -290,30 +298,42 @@ impl Copy {
                 return Err(Failure::from(failure).from_peer(&peer));
             }
             Ok(_) => return Err(Failure::about(Kind::Protocol, &peer, "a Welcome was expected")),
+            Err(LinkError::Tls(error)) => return Err(identity.explain(&error, &peer)),
             Err(error) => return Err(before_welcome(&error, &peer)),
         };
+        if let Err(error) = link.about_peer(|tls| identity.confirm(tls)) {
+            return Err(refuse(link, identity.explain(&error, &peer)).await);
+        }
         let agreed = match agree(&hello, &welcome) {
             Ok(agreed) => agreed,
             Err(error) => return Err(refuse(link, Failure::about(Kind::Protocol, &peer, error.to_string())).await),
         };
         watch.detail(&format!("the server is {}; stripes of {} MiB", welcome.program, welcome.stripe_bytes >> 20));
         self.learn(&hello, &welcome);
-        let (sockets, last_error) = dial::join(address, welcome.session, agreed.connections).await;
-        let missing = agreed.connections as usize - sockets.len();
+        let Some(secret) = link.secret() else {
+            return Err(Failure::about(Kind::Protocol, &peer, "TLS has no secret to share"));
+        };
+        let (seated, last_error) = dial::join(address, welcome.session, &secret, agreed.connections).await;
+        let missing = agreed.connections as usize - seated.len();
         if missing > 0 {
             let text = format!("{missing} of {} data connections could not be made: {last_error}", agreed.connections);
-            if sockets.is_empty() {
+            if seated.is_empty() {
                 return Err(refuse(link, Failure::about(Kind::ConnectionLost, &peer, text)).await);
             }
             watch.warn(&text);
         }
-        let joined = sockets.iter().map(|joined| joined.number).collect();
-        link.send(&Message::Begin(Begin { joined }));
-        Ok(Remotely { link, hello, welcome, agreed, sockets, same_host })
-    }
-
-    fn link(&self, socket: TcpStream, peer: &[u8]) -> Result<Link, Failure> {
-        Link::dial(socket).map_err(|error| Failure::about(Kind::Unreachable, peer, error.to_string()))
+        // Looked for only where it can be: the server does the same.
+        let neighbours = same_host && blocking(move || neighbour::meet(&secret)).await;
+        let cipher = welcome.cipher.filter(|_| !neighbours);
+        watch.detail(match cipher {
+            Some(Cipher::Aes256Gcm) => "sealed with AES-256-GCM",
+            Some(Cipher::ChaCha20Poly1305) => "sealed with ChaCha20-Poly1305",
+            None if neighbours => "not sealed: the server runs on this very kernel",
+            None => "not sealed: --plaintext at both ends",
+        });
+        let joined = seated.iter().map(|seated| seated.number).collect();
+        link.send(&Message::Begin(Begin { joined, sealed: cipher.is_some() }));
+        Ok(Remotely { link, hello, welcome, agreed, seated, cipher, same_host })
     }
 
     /// What Welcome says that the summary needs.
@@ -355,6 +375,8 @@ impl Copy {
             },
             connections: config.connections.unwrap_or(0),
             workers: plan.count,
+            aes: has_aes(),
+            plaintext: config.plaintext,
         }
     }
 

@@ -1,26 +1,31 @@
-//! One control connection on tokio-uring: messages in, messages out. The only file that names tokio-uring, with the start
-//! of its runtime.
+//! One control connection on tokio-uring: messages in, messages out, TLS between them and the socket. The only file that
+//! names tokio-uring, with the start of its runtime.
 //!
 //! A task reads and a task writes, so that nobody who waits for a message is held up by a peer that does not read. Both end
-//! with the socket. Nothing here knows what messages mean.
+//! with the socket. Nothing here knows what messages mean, or whose keys are good: who is not let in fails in TLS, and no
+//! message of his is ever seen.
 
+use super::identity::{HandshakeError, server_name};
 use crate::completion::Errno;
 use crate::failure::{Failure, Kind};
 use crate::limits::{
     KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES, LOCAL_SEND_BUFFER_BYTES, MESSAGE_LEN_MAX, MESSAGES_MAX,
-    TCP_USER_TIMEOUT_MS,
+    PROOF_LEN, STRANGER_BYTES_MAX, TCP_USER_TIMEOUT_MS,
 };
+use crate::seal::{EXPORTER_LABEL, SECRET_LEN, Secret};
 use crate::wire::{
-    DecodeError, JOIN_LEN, Join, Message, PREAMBLE_LEN, Preamble, Purpose, decode_join, decode_preamble, encode_joined,
-    encode_preamble, frame_message, parse_message,
+    Challenge, DecodeError, GREETING_LEN, JOIN_LEN, Join, Message, PREAMBLE_LEN, Purpose, decode_greeting, decode_join,
+    decode_preamble, encode_greeting, encode_preamble, frame_message, parse_message,
 };
 use bytes::{Bytes, BytesMut};
-use std::cell::Cell;
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
+use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_uring::buf::BoundedBuf;
@@ -53,6 +58,8 @@ pub(super) enum LinkError {
     Broken(Errno),
     /// The peer said something that makes no sense.
     Decode(DecodeError),
+    /// The two ends do not trust each other, or somebody has changed what was said.
+    Tls(HandshakeError),
     /// Nothing came in time.
     Silent,
 }
@@ -63,6 +70,7 @@ impl LinkError {
         match self {
             Self::Closed | Self::Broken(_) => Kind::ConnectionLost,
             Self::Decode(_) => Kind::Protocol,
+            Self::Tls(_) => Kind::Refused,
             Self::Silent => Kind::NoProgress,
         }
     }
@@ -74,6 +82,7 @@ impl std::fmt::Display for LinkError {
             Self::Closed => f.write_str("the other end closed it"),
             Self::Broken(error) => error.fmt(f),
             Self::Decode(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
             Self::Silent => f.write_str("the other end does not answer"),
         }
     }
@@ -91,6 +100,7 @@ pub(super) struct LinkBytes {
 pub(super) struct Link {
     inbox: mpsc::Receiver<Result<Message, LinkError>>,
     outbox: mpsc::Sender<Bytes>,
+    tls: Rc<RefCell<Tls>>,
     /// Ends when everything is written, or nothing more can be.
     written: oneshot::Receiver<()>,
     bytes: Rc<Cell<LinkBytes>>,
@@ -98,43 +108,102 @@ pub(super) struct Link {
     socket: TcpStream,
 }
 
+/// TLS, and what the server's greeting has said before it.
+#[derive(Debug)]
+struct Tls {
+    connection: rustls::Connection,
+    /// `None`: the greeting has not come yet.
+    challenge: Option<Challenge>,
+}
+
+impl Tls {
+    /// What is to be written to the socket now.
+    fn take_output(&mut self) -> Option<Bytes> {
+        let mut output = Vec::new();
+        while self.connection.wants_write() {
+            self.connection.write_tls(&mut output).ok()?;
+        }
+        (!output.is_empty()).then(|| output.into())
+    }
+
+    /// Takes bytes of the socket, and appends what they mean to `plain`.
+    fn take_input(&mut self, mut bytes: &[u8], plain: &mut BytesMut) -> Result<(), LinkError> {
+        while !bytes.is_empty() {
+            // A slice cannot fail; a connection that takes no more has messages to be processed.
+            let taken = self.connection.read_tls(&mut bytes);
+            let state = self.connection.process_new_packets().map_err(|error| LinkError::Tls((&error).into()))?;
+            let there = state.plaintext_bytes_to_read();
+            let start = plain.len();
+            plain.resize(start + there, 0);
+            let read = self.connection.reader().read_exact(&mut plain[start..]);
+            if taken.is_err() || read.is_err() {
+                return Err(LinkError::Closed);
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Link {
-    /// A client's link: greets, and expects the server's greeting before its first message.
-    pub(super) fn dial(socket: TcpStream) -> io::Result<Self> {
-        let link = Self::start(socket, true)?;
-        link.greet();
+    /// A client's link: greets, and expects the server's greeting.
+    pub(super) fn dial(socket: TcpStream, config: Arc<ClientConfig>) -> io::Result<Self> {
+        let connection = ClientConnection::new(config, server_name()).map_err(io::Error::other)?;
+        let tls = Tls { connection: connection.into(), challenge: None };
+        let greeting = Bytes::copy_from_slice(&encode_preamble(Purpose::Control));
+        Self::start(socket, tls, Some(greeting))
+    }
+
+    /// A server's link, both greetings said.
+    fn answer(socket: TcpStream, config: Arc<ServerConfig>, challenge: Challenge) -> io::Result<Self> {
+        let connection = ServerConnection::new(config).map_err(io::Error::other)?;
+        let link = Self::start(socket, Tls { connection: connection.into(), challenge: Some(challenge) }, None)?;
+        link.bytes.set(LinkBytes { received: PREAMBLE_LEN as u64, sent: GREETING_LEN as u64 });
         Ok(link)
     }
 
-    /// A server's link, its client's greeting already read: greets back.
-    fn answer(socket: TcpStream) -> io::Result<Self> {
-        let link = Self::start(socket, false)?;
-        let greeting = PREAMBLE_LEN as u64;
-        link.bytes.set(LinkBytes { received: greeting, ..link.bytes.get() });
-        link.greet();
-        Ok(link)
-    }
-
-    fn start(socket: TcpStream, greeting: bool) -> io::Result<Self> {
+    fn start(socket: TcpStream, mut tls: Tls, greeting: Option<Bytes>) -> io::Result<Self> {
         tune(&socket)?;
         let stream = Rc::new(tokio_uring::net::TcpStream::from_std(socket.try_clone()?));
         let (inbox_sender, inbox) = mpsc::channel(MESSAGES_MAX);
         let (outbox, outbox_receiver) = mpsc::channel(MESSAGES_MAX);
+        for first in [greeting, tls.take_output()].into_iter().flatten() {
+            _ = outbox.try_send(first);
+        }
+        let tls = Rc::new(RefCell::new(tls));
         let bytes = Rc::new(Cell::new(LinkBytes::default()));
-        spawn(read(Rc::clone(&stream), inbox_sender, Rc::clone(&bytes), greeting));
+        let reader = Reader {
+            stream: Rc::clone(&stream),
+            tls: Rc::clone(&tls),
+            inbox: inbox_sender,
+            outbox: outbox.downgrade(),
+            bytes: Rc::clone(&bytes),
+        };
+        spawn(reader.read());
         let (writes, written) = oneshot::channel();
         spawn(write(stream, outbox_receiver, Rc::clone(&bytes), writes));
-        Ok(Self { inbox, outbox, written, bytes, socket })
+        Ok(Self { inbox, outbox, tls, written, bytes, socket })
     }
 
-    fn greet(&self) {
-        let greeting = encode_preamble(Preamble::ours(Purpose::Control));
-        _ = self.outbox.try_send(Bytes::copy_from_slice(&greeting));
+    /// What the two ends of this connection share and nobody else: once a message of the peer's has come.
+    pub(super) fn secret(&self) -> Option<Secret> {
+        let tls = self.tls.borrow();
+        let bytes = [0; SECRET_LEN];
+        let challenge = tls.challenge?;
+        tls.connection.export_keying_material(bytes, EXPORTER_LABEL, Some(&challenge)).ok().map(Secret::new)
+    }
+
+    /// Asks about the peer's key: once a message of the peer's has come.
+    pub(super) fn about_peer<T>(&self, ask: impl FnOnce(&rustls::CommonState) -> T) -> T {
+        ask(&self.tls.borrow().connection)
     }
 
     /// Sends a message, in its turn. A peer that reads so slowly that messages pile up is cut off.
     pub(super) fn send(&self, message: &Message) {
-        if self.outbox.try_send(frame_message(message)).is_err() {
+        let mut tls = self.tls.borrow_mut();
+        if tls.connection.writer().write_all(&frame_message(message)).is_err() {
+            return; // TLS has failed: its alert, which is on its way, is the last word
+        }
+        if tls.take_output().is_some_and(|output| self.outbox.try_send(output).is_err()) {
             self.cut();
         }
     }
@@ -151,7 +220,11 @@ impl Link {
 
     /// Ends it: what was sent goes out, and the peer has `ms` to read it and to close its end. What went over it in all.
     pub(super) async fn close(self, ms: u64) -> LinkBytes {
-        let Self { mut inbox, outbox, written, socket, bytes, .. } = self;
+        let Self { mut inbox, outbox, tls, written, socket, bytes } = self;
+        tls.borrow_mut().connection.send_close_notify();
+        if let Some(output) = tls.borrow_mut().take_output() {
+            _ = outbox.try_send(output);
+        }
         drop(outbox); // the writer ends this direction when it has written everything
         let both_close = async {
             _ = written.await;
@@ -201,59 +274,80 @@ pub(super) fn tune_data(socket: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn read(
+/// The task that reads.
+struct Reader {
     stream: Rc<tokio_uring::net::TcpStream>,
+    tls: Rc<RefCell<Tls>>,
     inbox: mpsc::Sender<Result<Message, LinkError>>,
+    /// TLS answers by itself. Weak: the writer ends when the link has nothing more to say.
+    outbox: mpsc::WeakSender<Bytes>,
     bytes: Rc<Cell<LinkBytes>>,
-    mut greeting: bool,
-) {
-    let mut pending = BytesMut::with_capacity(MESSAGE_LEN_MAX as usize);
-    let mut buffer = vec![0; MESSAGE_LEN_MAX as usize];
-    loop {
-        let result;
-        (result, buffer) = stream.read(buffer).await;
-        let end = match result {
-            Ok(0) => Some(LinkError::Closed),
-            Ok(read) => {
-                bytes.set(LinkBytes { received: bytes.get().received + read as u64, ..bytes.get() });
-                pending.extend_from_slice(&buffer[..read]);
-                None
-            }
-            Err(error) => Some(LinkError::Broken(error.into())),
-        };
-        if greeting {
+}
+
+impl Reader {
+    async fn read(self) {
+        let mut raw = BytesMut::new();
+        let mut plain = BytesMut::with_capacity(MESSAGE_LEN_MAX as usize);
+        let mut buffer = vec![0; MESSAGE_LEN_MAX as usize];
+        loop {
+            let result;
+            (result, buffer) = self.stream.read(buffer).await;
+            let mut end = match result {
+                Ok(0) => Some(LinkError::Closed),
+                Ok(read) => {
+                    self.bytes.set(LinkBytes { received: self.bytes.get().received + read as u64, ..self.bytes.get() });
+                    raw.extend_from_slice(&buffer[..read]);
+                    None
+                }
+                Err(error) => Some(LinkError::Broken(error.into())),
+            };
             // What is no pdcp shows in its first bytes, also if it says little and closes.
-            match decode_preamble(&pending) {
-                Err(DecodeError::TooShort) => {}
-                Err(error) => {
-                    tell_last(&inbox, LinkError::Decode(error)).await;
-                    return discard(&stream, buffer).await;
-                }
-                Ok(_) => {
-                    drop(pending.split_to(PREAMBLE_LEN));
-                    greeting = false;
-                }
+            if let Err(error) = self.take(&mut raw, &mut plain) {
+                end = Some(error);
             }
-        }
-        if !greeting {
             loop {
-                match parse_message(&mut pending) {
+                match parse_message(&mut plain) {
                     Ok(None) => break,
                     Ok(Some(message)) => {
-                        if inbox.send(Ok(message)).await.is_err() {
+                        if self.inbox.send(Ok(message)).await.is_err() {
                             return;
                         }
                     }
                     Err(error) => {
-                        tell_last(&inbox, LinkError::Decode(error)).await;
-                        return discard(&stream, buffer).await;
+                        end = Some(LinkError::Decode(error));
+                        break;
                     }
                 }
             }
+            let Some(end) = end else { continue };
+            let goes_on = matches!(end, LinkError::Decode(_) | LinkError::Tls(_));
+            _ = self.inbox.send(Err(end)).await;
+            return if goes_on {
+                discard(&self.stream, buffer).await
+            };
         }
-        if let Some(end) = end {
-            return tell_last(&inbox, end).await;
+    }
+
+    /// Gives TLS what has come, and the socket what TLS says to it.
+    fn take(&self, raw: &mut BytesMut, plain: &mut BytesMut) -> Result<(), LinkError> {
+        let mut tls = self.tls.borrow_mut();
+        if tls.challenge.is_none() {
+            match decode_greeting(raw) {
+                Err(DecodeError::TooShort) => return Ok(()),
+                Err(error) => return Err(LinkError::Decode(error)),
+                Ok(challenge) => tls.challenge = Some(challenge),
+            }
+            drop(raw.split_to(GREETING_LEN));
         }
+        let taken = tls.take_input(&raw.split(), plain);
+        if let Some(output) = tls.take_output()
+            && let Some(outbox) = self.outbox.upgrade()
+        {
+            _ = outbox.try_send(output);
+        }
+        taken?;
+        let strange = tls.connection.is_handshaking() && self.bytes.get().received > STRANGER_BYTES_MAX;
+        if strange { Err(LinkError::Decode(DecodeError::TooLong { bytes: u32::MAX })) } else { Ok(()) }
     }
 }
 
@@ -267,10 +361,6 @@ async fn discard(stream: &tokio_uring::net::TcpStream, mut buffer: Vec<u8>) {
             return;
         }
     }
-}
-
-async fn tell_last(inbox: &mpsc::Sender<Result<Message, LinkError>>, error: LinkError) {
-    _ = inbox.send(Err(error)).await;
 }
 
 /// `_writes` is dropped at the end: that is what it says.
@@ -302,6 +392,8 @@ pub(super) enum Caller {
 
 /// A data connection that wants to join.
 pub(super) struct DataSocket {
+    /// What it was greeted with.
+    pub(super) challenge: Challenge,
     stream: tokio_uring::net::TcpStream,
     socket: TcpStream,
 }
@@ -313,34 +405,38 @@ impl std::fmt::Debug for DataSocket {
 }
 
 impl DataSocket {
-    /// Lets it in. The socket, with nothing in flight on it.
-    pub(super) async fn admit(self) -> Option<OwnedFd> {
-        let (result, _) = self.stream.write_all(encode_joined().to_vec()).await;
+    /// Lets it in, with the server's proof. The socket, with nothing in flight on it.
+    pub(super) async fn admit(self, proof: &[u8; PROOF_LEN]) -> Option<OwnedFd> {
+        let (result, _) = self.stream.write_all(proof.to_vec()).await;
         result.ok()?;
         tune_data(&self.socket).ok()?;
         Some(self.socket.into())
     }
 }
 
-/// Finds out what a new connection is. `None`: it is of no use; it has been answered as far as that makes sense.
-pub(super) async fn identify(socket: TcpStream) -> Option<Caller> {
+/// Greets a new connection and finds out what it is. `None`: it is of no use.
+pub(super) async fn identify(socket: TcpStream, config: Arc<ServerConfig>) -> Option<Caller> {
     let stream = tokio_uring::net::TcpStream::from_std(socket.try_clone().ok()?);
-    let greeting = read_exactly(&stream, PREAMBLE_LEN).await?;
-    match decode_preamble(&greeting) {
-        Ok(Preamble { purpose: Purpose::Control, .. }) => Link::answer(socket).ok().map(Caller::Control),
-        Ok(Preamble { purpose: Purpose::Data, .. }) => {
+    let challenge = random_bytes();
+    let (greeted, _) = stream.write_all(encode_greeting(&challenge).to_vec()).await;
+    greeted.ok()?;
+    let preamble = read_exactly(&stream, PREAMBLE_LEN).await?;
+    match decode_preamble(&preamble).ok()? {
+        Purpose::Control => Link::answer(socket, config, challenge).ok().map(Caller::Control),
+        Purpose::Data => {
             let join = read_exactly(&stream, JOIN_LEN).await?;
             let join = decode_join(join.first_chunk()?).ok()?;
-            Some(Caller::Data(join, DataSocket { stream, socket }))
+            Some(Caller::Data(join, DataSocket { challenge, stream, socket }))
         }
-        Err(DecodeError::NoCommonVersion(..)) => {
-            // So that the other end can say which versions there are.
-            let ours = encode_preamble(Preamble::ours(Purpose::Control));
-            _ = stream.write_all(ours.to_vec()).await;
-            None
-        }
-        Err(_) => None,
     }
+}
+
+/// Bytes that nobody can foresee.
+pub(super) fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    assert_eq!(filled, Ok(N), "the kernel has random bytes");
+    bytes
 }
 
 /// Exactly so many bytes; `None` if the connection ends before.
@@ -363,6 +459,7 @@ pub(super) fn before_welcome(error: &LinkError, peer: &[u8]) -> Failure {
     let (kind, text) = match error {
         LinkError::Decode(DecodeError::NotPdcp) => (Kind::Protocol, "what answers there is no pdcp server".into()),
         LinkError::Decode(error) => (Kind::Protocol, error.to_string()),
+        LinkError::Tls(error) => (Kind::Refused, error.to_string()),
         LinkError::Closed => (Kind::Unreachable, "the server closed the connection before it said a word".into()),
         LinkError::Broken(error) => (Kind::Unreachable, format!("the connection was lost: {error}")),
         LinkError::Silent => (Kind::Unreachable, "the server does not answer".into()),

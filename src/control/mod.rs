@@ -10,7 +10,9 @@ mod crew;
 mod dial;
 mod drive;
 mod files;
+pub mod identity;
 mod link;
+mod neighbour;
 pub mod server;
 mod signals;
 mod user;
@@ -83,6 +85,10 @@ pub struct CopyConfig {
     pub fsync: bool,
     /// `--direct`.
     pub direct: DirectPolicy,
+    /// `--key-file`.
+    pub key_file: Option<PathBuf>,
+    /// `--plaintext`: nothing is sealed, if the other end wants it so too.
+    pub plaintext: bool,
     /// `--connections`.
     pub connections: Option<u32>,
     /// Workers on this side.
@@ -96,6 +102,10 @@ pub struct ServeConfig {
     pub address: Option<std::net::IpAddr>,
     /// Port; 0 lets the kernel choose.
     pub port: u16,
+    /// `--key-file`.
+    pub key_file: Option<PathBuf>,
+    /// `--plaintext`: nothing is sealed, if the other end wants it so too.
+    pub plaintext: bool,
     /// `--root`.
     pub served: access::Served,
     /// `--read-only`, `--no-delete`: what every peer may do.

@@ -6,8 +6,11 @@
 use super::access::{Access, second_walls};
 use super::client::Stop;
 use super::crew::{Crew, Plan, random};
+use super::dial::Seated;
 use super::drive::{Session, drive};
-use super::link::{self, Caller, DataSocket, Link, LinkError, identify};
+use super::identity::{Fingerprint, Grant, ServerIdentity};
+use super::link::{self, Caller, DataSocket, Link, LinkError, identify, random_bytes};
+use super::neighbour::Rendezvous;
 use super::signals::Signals;
 use super::user::become_user;
 use super::{Names, Progress, ServeConfig, Summary, Watch, files};
@@ -15,21 +18,24 @@ use crate::bottleneck::Limit;
 use crate::completion::DirectPolicy;
 use crate::failure::{Failure, Kind, printable};
 use crate::limits::{
-    ACCEPT_PAUSE_MS, BEGIN_MS, GOODBYE_MS, GRACE_MS, HELLO_MS, LOG_LINES_MAX, SERVED_MAX, STRANGERS_MAX,
+    ACCEPT_PAUSE_MS, BEGIN_MS, GOODBYE_MS, GRACE_MS, HELLO_MS, LOG_LINES_MAX, NEIGHBOUR_MS, SERVED_MAX, STRANGERS_MAX,
     WORKER_BUFFER_BYTES,
 };
 use crate::ring::Ring;
 use crate::root::{Root, Source, Target, TargetRequest, raise_wall};
+use crate::seal::{Secret, Side, has_aes, same_proof};
 use crate::session::ProtocolError;
 use crate::session::handshake::{Offer, agree, check_hello, welcome};
 use crate::wire::{Hello, Join, Message, SessionId, Welcome};
 use crate::worker::inbox::{Joined, Mailbox};
+use rustls::ServerConfig;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch as told};
 
@@ -46,6 +52,7 @@ pub fn serve(config: ServeConfig, watch: &mut dyn Watch) -> Summary {
 
 async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<(), Failure> {
     let plan = Plan::new(&config.workers)?;
+    let identity = ServerIdentity::load(config.key_file.as_deref())?;
     let listener = listen(config.address, config.port)?;
     let address = listener.local_addr().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
     let root = config.served.open()?;
@@ -58,18 +65,23 @@ async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<
     second_walls(&root, wall, plan.restricted).iter().for_each(|line| watch.detail(line));
     let mib = (u64::from(plan.count) * WORKER_BUFFER_BYTES as u64) >> 20;
     watch.detail(&format!("workers: {}, on cores {:?}; buffers: {mib} MiB, fixed", plan.count, crew.cores()));
-    if !address.ip().to_canonical().is_loopback() {
-        watch.warn(
-            "warning: whoever reaches this port can use all that is served; \
-             there are no keys yet, so let only trusted hosts reach it",
-        );
+    if let Some(path) = identity.made() {
+        watch
+            .warn(&format!("made a key: {}; copy it to the same place on hosts that are to be let in", path.display()));
     }
+    if config.plaintext {
+        watch.warn("warning: what clients with --plaintext send and get can be read and changed on the way");
+    }
+    identity.doors().iter().for_each(|line| watch.detail(line));
     let (stop, stopped) = told::channel(None);
     let (log, mut lines) = mpsc::channel(LOG_LINES_MAX);
     let server = Rc::new(Server {
         root,
         access: config.access,
         direct: config.direct,
+        plaintext: config.plaintext,
+        tls: identity.server_config(),
+        identity,
         connections_max: config.connections_max,
         mailboxes: crew.mailboxes().to_vec(),
         cores: crew.cores().to_vec(),
@@ -77,6 +89,7 @@ async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<
         arrived: Notify::new(),
         strangers: RefCell::default(),
         running: Cell::new(0),
+        guests: RefCell::default(),
         left: Notify::new(),
         stopped,
         log,
@@ -151,30 +164,51 @@ struct Server {
     root: Root,
     access: Access,
     direct: DirectPolicy,
+    plaintext: bool,
+    identity: ServerIdentity,
+    tls: Arc<ServerConfig>,
     connections_max: u32,
     mailboxes: Vec<Mailbox<Ring>>,
     cores: Vec<u32>,
     /// Sessions that were welcomed and wait for their data connections.
-    waiting: RefCell<HashMap<SessionId, Vec<Seat>>>,
+    waiting: RefCell<HashMap<SessionId, Waiting>>,
     /// Some seat was taken.
     arrived: Notify,
     /// Connections that have not said who they are, oldest first.
     strangers: RefCell<VecDeque<Rc<TcpStream>>>,
     running: Cell<usize>,
+    /// Whose sessions they are, a key for each.
+    guests: RefCell<Vec<Fingerprint>>,
     /// Some session has ended.
     left: Notify,
     stopped: told::Receiver<Stop>,
     log: mpsc::Sender<String>,
 }
 
-/// The place of one data connection.
+/// A session that waits for its data connections.
+#[derive(Debug)]
+struct Waiting {
+    secret: Secret,
+    seats: Vec<Seat>,
+}
+
+impl Waiting {
+    fn seat(&mut self, number: u32) -> Option<&mut Seat> {
+        self.seats.get_mut(usize::try_from(number).ok()?)
+    }
+}
+
+/// The place of one data connection. Each is taken once: two connections of one number would have the same keys.
 #[derive(Debug, Default)]
 enum Seat {
-    #[default]
+    /// Nobody has asked for it.
     Free,
     /// It is being let in.
     Admitting,
-    Taken(OwnedFd),
+    Taken(Seated),
+    /// It was given on, or it was lost while it was let in.
+    #[default]
+    Spent,
 }
 
 /// One session that runs, until this is dropped: also if its task panics.
@@ -191,6 +225,31 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.running.set(self.0.running.get() - 1);
         self.0.left.notify_waiters();
+    }
+}
+
+/// One session of a key, until this is dropped.
+struct Guest<'a>(&'a Server, Fingerprint);
+
+impl<'a> Guest<'a> {
+    /// Lets one more session of this key in, if it may have one.
+    fn enter(server: &'a Server, grant: &Grant) -> Result<Self, Failure> {
+        let mut guests = server.guests.borrow_mut();
+        let count = guests.iter().filter(|guest| **guest == grant.fingerprint).count();
+        if grant.sessions_max.is_some_and(|most| count >= most as usize) {
+            return Err(Failure::new(Kind::Busy, "this key has as many sessions as it may have; try again later"));
+        }
+        guests.push(grant.fingerprint);
+        Ok(Self(server, grant.fingerprint))
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        let mut guests = self.0.guests.borrow_mut();
+        if let Some(at) = guests.iter().position(|guest| *guest == self.1) {
+            guests.swap_remove(at);
+        }
     }
 }
 
@@ -244,7 +303,7 @@ impl Server {
             let stranger = Stranger::enter(&server, handle);
             // One deadline for all that comes before trust, not one for each step.
             let deadline = tokio::time::Instant::now() + Duration::from_millis(HELLO_MS);
-            let found = tokio::time::timeout_at(deadline, identify(socket)).await;
+            let found = tokio::time::timeout_at(deadline, identify(socket, Arc::clone(&server.tls))).await;
             match found {
                 Ok(Some(Caller::Control(link))) => server.serve(link, peer, stranger, deadline).await,
                 Ok(Some(Caller::Data(join, socket))) => {
@@ -283,20 +342,23 @@ impl Server {
 
     /// A data connection wants to join.
     async fn seat(&self, join: Join, socket: DataSocket) {
+        let number = join.number;
+        let secret;
         {
             let mut waiting = self.waiting.borrow_mut();
-            let Some(seats) = waiting.get_mut(&join.session) else { return };
-            let Some(seat) = usize::try_from(join.number).ok().and_then(|number| seats.get_mut(number)) else { return };
-            if !matches!(seat, Seat::Free) {
-                return; // a number is used once
+            let Some(session) = waiting.get_mut(&join.session) else { return };
+            secret = session.secret.connection(&socket.challenge, number);
+            let proven = same_proof(&join.proof, &secret.proof(Side::Client));
+            match session.seat(number) {
+                Some(seat @ Seat::Free) if proven => *seat = Seat::Admitting,
+                _ => return, // and who failed may try again, but a seat is taken once
             }
-            *seat = Seat::Admitting;
         }
-        let admitted = socket.admit().await;
-        if let Some(seats) = self.waiting.borrow_mut().get_mut(&join.session)
-            && let Some(seat) = usize::try_from(join.number).ok().and_then(|number| seats.get_mut(number))
+        let admitted = socket.admit(&secret.proof(Side::Server)).await;
+        if let Some(session) = self.waiting.borrow_mut().get_mut(&join.session)
+            && let Some(seat) = session.seat(number)
         {
-            *seat = admitted.map_or(Seat::Free, Seat::Taken);
+            *seat = admitted.map_or(Seat::Spent, |socket| Seat::Taken(Seated { number, socket, secret }));
         }
         self.arrived.notify_waiters();
     }
@@ -309,7 +371,12 @@ impl Server {
         drop(stranger);
         let _running = Running::enter(self);
         if let Ok(Message::Hello(hello)) = said {
-            let result = self.session(&mut link, &hello, &name).await;
+            let grant = link.about_peer(|tls| self.identity.grant(tls, peer.ip().to_canonical()));
+            let key = grant.as_ref().map_or_else(|_| String::new(), |grant| format!(" key {}", grant.fingerprint));
+            let result = match grant {
+                Ok(grant) => self.session(&mut link, &hello, &name, &grant).await,
+                Err(error) => Err(Failure::about(Kind::Refused, &name, error.to_string())),
+            };
             if let Err(failure) = &result {
                 // Said twice is not harmful: the peer takes the first.
                 link.send(&Message::Failed(failure.clone().into()));
@@ -325,7 +392,7 @@ impl Server {
             let what = if hello.source.is_some() { "push to" } else { "pull of" };
             let dry = if hello.options.dry_run { " (dry run)" } else { "" };
             let (who, path) = (printable(&name), printable(&hello.path));
-            let line = format!("{who} {what} {path}{dry}: {how}, {:.3} s", began.elapsed().as_secs_f64());
+            let line = format!("{who}{key} {what} {path}{dry}: {how}, {:.3} s", began.elapsed().as_secs_f64());
             _ = self.log.try_send(line); // full: a log line is not worth waiting for
         } else {
             let failure = said.map_or_else(
@@ -338,13 +405,20 @@ impl Server {
     }
 
     /// Bytes that changed and what limited it, or why it failed.
-    async fn session(&self, link: &mut Link, hello: &Hello, name: &[u8]) -> Result<(u64, Option<Limit>), Failure> {
+    async fn session(
+        &self,
+        link: &mut Link,
+        hello: &Hello,
+        name: &[u8],
+        grant: &Grant,
+    ) -> Result<(u64, Option<Limit>), Failure> {
         let lied = |error: ProtocolError| Failure::about(Kind::Protocol, name, error.to_string());
         check_hello(hello).map_err(lied)?;
         if self.running.get() > SERVED_MAX {
             return Err(Failure::new(Kind::Busy, "has no room for another session now; try again later"));
         }
-        let mut opened = open(hello, self.root.clone(), self.access.clone()).await?;
+        let _guest = Guest::enter(self, grant)?;
+        let mut opened = open(hello, self.root.clone(), self.access.narrowed_by(&grant.access())).await?;
         let welcome = self.welcome(hello, &opened);
         let session = welcome.session;
         let result = self.begin(link, welcome).await;
@@ -391,9 +465,6 @@ impl Server {
     }
 
     fn welcome(&self, hello: &Hello, opened: &Opened) -> Welcome {
-        let mut session = SessionId::default();
-        let filled = rustix::rand::getrandom(&mut session, rustix::rand::GetRandomFlags::empty());
-        assert_eq!(filled, Ok(session.len()), "the kernel has random bytes");
         // Sessions begin at different workers, so that those with few connections do not all meet on the first.
         let first = random() % self.mailboxes.len();
         let mut cores = self.cores.clone();
@@ -402,12 +473,14 @@ impl Server {
         }
         let taken = opened.target.as_ref().is_some_and(|target| target.taken_path() != hello.path);
         let offer = Offer {
-            session,
+            session: random_bytes(),
             source: opened.source.as_ref().map(|source| source.facts().metadata()),
             basis_bytes: opened.target.as_ref().and_then(Target::basis_bytes),
             taken_name: if taken { hello.source_name.clone() } else { Vec::new() },
             workers: u32::try_from(self.mailboxes.len()).expect("bounded by limits"),
             connections_max: self.connections_max,
+            aes: has_aes(),
+            plaintext: self.plaintext,
             cores,
         };
         welcome(hello, offer)
@@ -419,20 +492,53 @@ impl Server {
         link: &mut Link,
         welcome: Welcome,
     ) -> Result<(Welcome, Vec<Joined<OwnedFd>>, Vec<Mailbox<Ring>>), Failure> {
+        let unready = || Failure::new(Kind::Protocol, "TLS has no secret to share");
+        let secret = link.secret().ok_or_else(unready)?;
+        let rendezvous = if link.is_one_host() { Rendezvous::new(secret.clone()).ok() } else { None };
         let seats = (0..welcome.connections).map(|_| Seat::Free).collect();
-        self.waiting.borrow_mut().insert(welcome.session, seats);
+        self.waiting.borrow_mut().insert(welcome.session, Waiting { secret, seats });
         link.send(&Message::Welcome(welcome.clone()));
-        let begin = match link.receive_within(BEGIN_MS).await {
+        let met = async {
+            match rendezvous {
+                Some(rendezvous) => rendezvous.met().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(met);
+        let mut neighbours = false;
+        let said = {
+            let said = link.receive_within(BEGIN_MS);
+            tokio::pin!(said);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut met, if !neighbours => neighbours = true,
+                    said = &mut said => break said,
+                }
+            }
+        };
+        let begin = match said {
             Ok(Message::Begin(begin)) => begin,
             Ok(Message::Failed(failure)) => return Err(Failure::from(failure)),
             Ok(_) => return Err(Failure::new(Kind::Protocol, "a Begin was expected")),
             Err(error) => return Err(Failure::new(error.kind(), error.to_string())),
         };
+        if begin.sealed && welcome.cipher.is_none() {
+            return Err(Failure::new(Kind::Protocol, "a Begin wants frames sealed without a cipher"));
+        }
+        if !begin.sealed && welcome.cipher.is_some() && !neighbours {
+            // The client knows first that they have met, and its Begin may overtake our own thread's word.
+            let met = tokio::time::timeout(Duration::from_millis(NEIGHBOUR_MS), met).await;
+            let text = "a Begin wants nothing sealed, and nothing proves that nobody listens";
+            met.map_err(|_| Failure::new(Kind::Protocol, text))?;
+        }
+        let cipher = welcome.cipher.filter(|_| begin.sealed);
         let admitted = self.admitted(&welcome, &begin.joined);
         let sockets = tokio::time::timeout(Duration::from_millis(HELLO_MS), admitted).await;
         let sockets = sockets.ok().flatten().filter(|sockets| !sockets.is_empty() || welcome.connections == 0);
         let sockets = sockets
             .ok_or_else(|| Failure::new(Kind::Protocol, "a Begin names connections that have not joined, or none"))?;
+        let sockets = sockets.into_iter().map(|seated| seated.joined(Side::Server, cipher)).collect();
         let mut mailboxes = self.mailboxes.clone();
         if let Some(core) = welcome.cores.first()
             && let Some(first) = self.cores.iter().position(|own| own == core)
@@ -444,19 +550,19 @@ impl Server {
     }
 
     /// The sockets of these connections, once those under way are in. `None`: some never asked to join.
-    async fn admitted(&self, welcome: &Welcome, joined: &[u32]) -> Option<Vec<Joined<OwnedFd>>> {
+    async fn admitted(&self, welcome: &Welcome, joined: &[u32]) -> Option<Vec<Seated>> {
         loop {
             let arrived = self.arrived.notified();
             {
                 let mut waiting = self.waiting.borrow_mut();
-                let seats = waiting.get_mut(&welcome.session)?;
+                let Waiting { seats, .. } = waiting.get_mut(&welcome.session)?;
                 let admitting =
                     joined.iter().any(|number| matches!(seats.get(*number as usize), Some(Seat::Admitting)));
                 if !admitting {
                     return joined
                         .iter()
                         .map(|number| match std::mem::take(seats.get_mut(*number as usize)?) {
-                            Seat::Taken(socket) => Some(Joined { number: *number, socket, seals: None }),
+                            Seat::Taken(seated) => Some(seated),
                             _ => None,
                         })
                         .collect();

@@ -34,7 +34,8 @@ pub use wall::{Wall, raise_wall};
 use jail::Cell;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Where paths begin.
@@ -111,6 +112,11 @@ impl Start<'_> {
             found => Ok(Some(Facts::of_name(found?)?)),
         }
     }
+}
+
+/// Opens what no peer has a word in, such as a key: by a held directory, `CWD` for none.
+pub fn open_own(directory: impl AsFd, name: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    openat(directory, name, flags | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Makes a descriptor that was opened with `O_NONBLOCK` (lest a FIFO blocks us) an ordinary one: a ring gives up with

@@ -10,6 +10,7 @@ use crate::limits::{
     CONNECTIONS_DEFAULT_MAX, CONNECTIONS_MAX, FILE_BYTES_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX, TEXT_BYTES_MAX,
     WORKERS_MAX,
 };
+use crate::seal::Cipher;
 use crate::wire::{Hello, SessionId, Welcome};
 
 /// What both ends have agreed on.
@@ -36,6 +37,10 @@ pub struct Offer {
     pub workers: u32,
     /// Most connections the server gives to a session.
     pub connections_max: u32,
+    /// The server's CPU has instructions for AES.
+    pub aes: bool,
+    /// The server's user wants nothing sealed.
+    pub plaintext: bool,
     /// Cores of those workers, in the order in which this session uses them; empty where they are not pinned.
     pub cores: Vec<u32>,
 }
@@ -61,6 +66,7 @@ pub fn welcome(hello: &Hello, offer: Offer) -> Welcome {
     let asked = if hello.connections == 0 { default } else { hello.connections };
     // The deal only asks for the smaller number of workers, so which side has which does not matter.
     let deal = Deal::new(source.bytes, asked.min(offer.connections_max), hello.workers, offer.workers);
+    let cipher = if hello.aes && offer.aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
     Welcome {
         program: super::PROGRAM.into(),
         session: offer.session,
@@ -71,6 +77,7 @@ pub fn welcome(hello: &Hello, offer: Offer) -> Welcome {
         stripe_bytes: deal.stripe_bytes,
         cores: offer.cores,
         workers: offer.workers,
+        cipher: (!(hello.plaintext && offer.plaintext)).then_some(cipher),
     }
 }
 
@@ -97,6 +104,14 @@ pub fn agree(hello: &Hello, welcome: &Welcome) -> Result<Agreed, ProtocolError> 
     }
     if hello.source.is_some_and(|source| source != welcome.source) {
         return Err(ProtocolError::Value("source"));
+    }
+    let good = match welcome.cipher {
+        None => hello.plaintext, // never because somebody else says so
+        Some(Cipher::Aes256Gcm) => hello.aes,
+        Some(Cipher::ChaCha20Poly1305) => true,
+    };
+    if !good {
+        return Err(ProtocolError::Value("cipher"));
     }
     let named = &welcome.taken_name;
     if !named.is_empty() && *named != hello.source_name {
@@ -134,6 +149,8 @@ mod tests {
             options,
             connections: 16,
             workers: 2,
+            aes: true,
+            plaintext: false,
         }
     }
 
@@ -146,6 +163,8 @@ mod tests {
             workers: 2,
             connections_max: CONNECTIONS_MAX,
             cores: vec![0, 1],
+            aes: true,
+            plaintext: false,
         }
     }
 

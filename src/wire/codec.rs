@@ -17,8 +17,6 @@ pub enum DecodeError {
     NotZero,
     /// The first bytes are no greeting of pdcp's.
     NotPdcp,
-    /// Both ends know the protocol, but no common version of it; the peer's lowest and highest.
-    NoCommonVersion(u8, u8),
     /// A control message that cannot be read.
     Message,
 }
@@ -32,9 +30,6 @@ impl fmt::Display for DecodeError {
             Self::Count(count) => write!(f, "a frame with {count} entries"),
             Self::NotZero => write!(f, "reserved bytes of a frame are not zero"),
             Self::NotPdcp => write!(f, "it does not speak pdcp's protocol"),
-            Self::NoCommonVersion(min, max) => {
-                write!(f, "it speaks versions {min} to {max} of the protocol, this pdcp only {}", super::VERSION)
-            }
             Self::Message => write!(f, "a control message cannot be read"),
         }
     }
@@ -167,7 +162,6 @@ mod tests {
         check(DecodeError::Count(9), "a frame with 9 entries");
         check(DecodeError::NotZero, "reserved bytes of a frame are not zero");
         check(DecodeError::NotPdcp, "it does not speak pdcp's protocol");
-        check(DecodeError::NoCommonVersion(2, 3), "it speaks versions 2 to 3 of the protocol, this pdcp only 1");
         check(DecodeError::Message, "a control message cannot be read");
     }
 }

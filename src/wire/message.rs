@@ -10,6 +10,7 @@ use crate::entry::Metadata;
 use crate::failure::{Failure, Kind};
 use crate::limits::{MESSAGE_LEN_MAX, PATH_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::method::Method;
+use crate::seal::Cipher;
 use bincode::Options as _;
 use bytes::{Buf, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,10 @@ pub struct Hello {
     pub connections: u32,
     /// Workers of the client, at least 1.
     pub workers: u32,
+    /// The client's CPU has instructions for AES.
+    pub aes: bool,
+    /// The client's user wants nothing sealed.
+    pub plaintext: bool,
 }
 
 /// Server to client: how it will be done.
@@ -75,6 +80,8 @@ pub struct Welcome {
     pub cores: Vec<u32>,
     /// Workers of the server.
     pub workers: u32,
+    /// What frames are sealed with, unless both ends are neighbours. Nothing: both users want it so.
+    pub cipher: Option<Cipher>,
 }
 
 /// Client to server: these connections have joined, let us start.
@@ -82,6 +89,8 @@ pub struct Welcome {
 pub struct Begin {
     /// Their numbers, ascending.
     pub joined: Vec<u32>,
+    /// Frames are sealed, with Welcome's cipher. Not so: there is none, or both ends have proven to be neighbours.
+    pub sealed: bool,
 }
 
 /// Both ways, twice a second: I live, and this much has moved.
@@ -248,6 +257,8 @@ mod tests {
             },
             connections: 1,
             workers: 1,
+            aes: true,
+            plaintext: false,
         }
     }
 
@@ -270,10 +281,10 @@ mod tests {
     fn what_follows_a_message_is_left_for_the_next_look() {
         let mut bytes = BytesMut::new();
         bytes.extend_from_slice(&frame_message(&Message::Received));
-        bytes.extend_from_slice(&frame_message(&Message::Begin(Begin { joined: vec![0, 2] })));
+        bytes.extend_from_slice(&frame_message(&Message::Begin(Begin { joined: vec![0, 2], sealed: true })));
         bytes.extend_from_slice(&[8]);
         assert_eq!(parse_message(&mut bytes), Ok(Some(Message::Received)));
-        assert_eq!(parse_message(&mut bytes), Ok(Some(Message::Begin(Begin { joined: vec![0, 2] }))));
+        assert_eq!(parse_message(&mut bytes), Ok(Some(Message::Begin(Begin { joined: vec![0, 2], sealed: true }))));
         assert_eq!(parse_message(&mut bytes), Ok(None));
         assert_eq!(bytes[..], [8]);
     }
@@ -341,8 +352,9 @@ mod tests {
             stripe_bytes: 0,
             cores: vec![0; WORKERS_MAX as usize],
             workers: WORKERS_MAX,
+            cipher: Some(Cipher::Aes256Gcm),
         };
-        let begin = Begin { joined: (0..CONNECTIONS_MAX).collect() };
+        let begin = Begin { joined: (0..CONNECTIONS_MAX).collect(), sealed: true };
         let failed = Failure::about(Kind::Other, &[b'a'; 2 * PATH_BYTES_MAX], "\u{fc}".repeat(TEXT_BYTES_MAX));
         let failed = FailureMessage::from(failed);
         assert_eq!((failed.subject.len(), failed.text.len()), (PATH_BYTES_MAX, TEXT_BYTES_MAX));
@@ -394,9 +406,10 @@ mod tests {
     prop_compose! {
         fn any_hello()(
             program in ".{0,20}", source in option::of(metadata()), path in bytes(300), source_name in bytes(30),
-            options in options(), connections: u32, workers: u32,
+            options in options(), connections: u32, workers: u32, flags: [bool; 2],
         ) -> Hello {
-            Hello { program, source, path, source_name, options, connections, workers }
+            let [aes, plaintext] = flags;
+            Hello { program, source, path, source_name, options, connections, workers, aes, plaintext }
         }
     }
 
@@ -405,8 +418,11 @@ mod tests {
             program in ".{0,20}", session: SessionId, source in metadata(), basis_bytes: Option<u64>,
             taken_name in bytes(30), connections: u32, stripe_bytes: u64,
             cores in prop::collection::vec(any::<u32>(), 0..20), workers: u32,
+            cipher in prop::sample::select(vec![None, Some(Cipher::Aes256Gcm), Some(Cipher::ChaCha20Poly1305)]),
         ) -> Welcome {
-            Welcome { program, session, source, basis_bytes, taken_name, connections, stripe_bytes, cores, workers }
+            Welcome {
+                program, session, source, basis_bytes, taken_name, connections, stripe_bytes, cores, workers, cipher,
+            }
         }
     }
 
@@ -414,7 +430,8 @@ mod tests {
         prop_oneof![
             any_hello().prop_map(Message::Hello),
             welcome().prop_map(Message::Welcome),
-            prop::collection::vec(any::<u32>(), 0..20).prop_map(|joined| Message::Begin(Begin { joined })),
+            (prop::collection::vec(any::<u32>(), 0..20), any::<bool>())
+                .prop_map(|(joined, sealed)| Message::Begin(Begin { joined, sealed })),
             any::<([u64; 4], [u64; 4])>().prop_map(|(counts, spent)| {
                 let [progress, matched_bytes, changed_bytes, hole_bytes] = counts;
                 let [hashing_us, source_disk_us, target_disk_us, peer_us] = spent;

@@ -18,7 +18,7 @@ pub use message::{
     Beat, Begin, Committed, FailureMessage, Hello, Message, Options, Proof, Welcome, frame_message, parse_message,
 };
 pub use preamble::{
-    JOIN_LEN, JOINED_LEN, Join, PREAMBLE_LEN, Preamble, Purpose, SessionId, VERSION, decode_join, decode_joined,
-    decode_preamble, encode_join, encode_joined, encode_preamble,
+    Challenge, GREETING_LEN, JOIN_LEN, Join, PREAMBLE_LEN, Purpose, SessionId, decode_greeting, decode_join,
+    decode_preamble, encode_greeting, encode_join, encode_preamble,
 };
 pub use sealed::{clear_tags, open_data, open_frame, seal_data, seal_frame};

@@ -17,5 +17,8 @@ fn every_kept_input_of_the_fuzzer_is_survived() {
     check("deframe", pdcp::wire::fuzz_deframe);
     check("message", pdcp::wire::fuzz_message);
     check("preamble", pdcp::wire::fuzz_preamble);
+    check("key-file", pdcp::control::identity::fuzz_key_file);
+    check("authorized-keys", pdcp::control::identity::fuzz_authorized_keys);
+    check("known-servers", pdcp::control::identity::fuzz_known_servers);
     check("machines", pdcp::session::fuzz::fuzz_machines);
 }

@@ -3,7 +3,7 @@
 //!
 //! How a copy is cut midway is in `stopping`.
 
-use crate::rig::{KIB, MIB, Part, Process, Rig, Run, Server, Valve, Way, assert_equal, bytes, ends, is_root};
+use crate::rig::{KIB, MIB, Part, Process, Rig, Run, Server, Valve, Way, assert_equal, bytes, ends, is_root, key_file};
 use crate::rig::{mtime, state};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::fs::{self, File};
@@ -418,9 +418,12 @@ fn what_this_user_may_not_do_is_3_for_the_source_and_11_for_the_target() {
     fs::set_permissions(rig.directory(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = rig.path("pdcp");
     fs::copy(env!("CARGO_BIN_EXE_pdcp"), &program).unwrap();
+    let home = rig.path("home");
+    fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
     let as_nobody = |arguments: &[&str]| {
         let mut command = Command::new(&program);
-        command.args(arguments).uid(NOBODY).gid(NOBODY).current_dir("/");
+        command.args(arguments).uid(NOBODY).gid(NOBODY).current_dir("/").env("PDCP_KEY_FILE", home.join("key"));
         command
     };
     rig.server = Server::of(as_nobody(&["--serve", "127.0.0.1:0"]));
@@ -454,6 +457,7 @@ fn a_file_that_may_not_grow_that_long_is_11() {
     let limited = |arguments: &[&std::ffi::OsStr]| {
         let mut command = Command::new("sh");
         command.args(["-c", "ulimit -f 4096; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_pdcp")]).args(arguments);
+        command.env("PDCP_KEY_FILE", key_file());
         command
     };
     let target = rig.path("target");

@@ -2,11 +2,14 @@
 //! does not panic, does not hang beyond its limits, says what is wrong with the fitting exit code, writes nothing that
 //! nobody agreed on, and loses nobody else's session.
 
+mod control;
 mod greetings;
 mod on_sources;
 mod on_targets;
 mod peer;
 mod scene;
+mod starts;
+mod strangers;
 mod victim;
 mod welcomes;
 
@@ -51,9 +54,18 @@ fn a_client_that_pushes_survives_every_lie_of_its_server() {
 fn a_server_is_not_impressed_by_strangers() {
     on_server(|server| {
         greetings::preambles(server);
+        greetings::no_tls(server);
+        strangers::clients(server);
+        strangers::real_clients(server);
         greetings::hellos(server);
-        greetings::starts(server);
+        starts::starts(server);
+        starts::sealed(server);
     });
+}
+
+#[test]
+fn a_server_lets_no_connection_into_a_session_that_is_not_of_it() {
+    on_server(starts::proofs);
 }
 
 /// The limits of time, of both roles at once: half a minute is waited for a Welcome.

@@ -18,6 +18,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// Far beyond what any copy here takes, also on a machine that does ten other things.
@@ -144,8 +145,20 @@ pub(crate) fn remote(port: u16, path: impl AsRef<OsStr>) -> OsString {
 /// The program with these arguments, to be completed or run.
 pub(crate) fn pdcp<A: AsRef<OsStr>>(arguments: &[A]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pdcp"));
-    command.args(arguments).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null()).env("PDCP_KEY_FILE", key_file());
     command
+}
+
+/// The key of all ends in these tests, whose user's own is nobody's business.
+pub(crate) fn key_file() -> &'static Path {
+    static KEY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("key");
+        if !path.exists() {
+            pdcp::control::identity::keygen(Some(&path), false).unwrap();
+        }
+        path
+    });
+    &KEY
 }
 
 /// Runs it with these arguments and nothing else.

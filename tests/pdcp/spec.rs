@@ -9,6 +9,7 @@ use pdcp::extent::{BlockSize, Deal, Layout, Run};
 use pdcp::failure::Kind;
 use pdcp::limits;
 use pdcp::method::Method;
+use pdcp::seal::{Cipher, SECRET_LEN, Secret, Side};
 use pdcp::wire::*;
 use std::collections::BTreeSet;
 
@@ -16,9 +17,9 @@ const SPECIFICATION: &str = include_str!("../../proto-spec.md");
 
 /// What a `hex` block of the text is an example of.
 enum Example {
-    Preamble(Preamble),
+    Greeting(Challenge),
+    Preamble(Purpose),
     Join(Join),
-    Joined,
     Frame(Frame<'static>),
     Message(Message),
 }
@@ -68,8 +69,8 @@ fn the_bounds_of_the_specification_are_ours() {
         BLOCK_BYTES_MIN BLOCK_BYTES_MAX STRIPE_BYTES_MIN STRIPE_BYTES_MAX STRIPES_OPEN_MAX
         STRIPES_PER_CONNECTION_WANTED CONNECTIONS_MAX CONNECTIONS_DEFAULT_MAX WORKERS_MAX FILE_BYTES_MAX
         PAYLOAD_BYTES_MAX PIECES_MAX RUNS_MAX SIGNATURES_MAX HEADER_LEN PIECE_LEN RUN_LEN SIGNATURE_LEN DIGEST_LEN
-        TAG_LEN FRAME_LEN_MAX MESSAGE_LEN_MAX PATH_BYTES_MAX NAME_BYTES_MAX TEXT_BYTES_MAX HELLO_MS WELCOME_MS LOCK_MS
-        JOIN_MS BEGIN_MS HEARTBEAT_MS NO_PROGRESS_MS BLAME_MS GOODBYE_MS
+        TAG_LEN FRAME_LEN_MAX MESSAGE_LEN_MAX PATH_BYTES_MAX NAME_BYTES_MAX TEXT_BYTES_MAX CHALLENGE_LEN PROOF_LEN
+        KEY_BYTES_MAX STRANGER_BYTES_MAX NEIGHBOUR_MS HELLO_MS WELCOME_MS LOCK_MS JOIN_MS BEGIN_MS HEARTBEAT_MS NO_PROGRESS_MS BLAME_MS GOODBYE_MS
     ];
     let rows = SPECIFICATION.lines().filter_map(|line| {
         let (name, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
@@ -117,6 +118,62 @@ fn the_table_of_frames_is_ours() {
         }
         assert!(!accepts(count_max + 1, body_bytes(count_max + 1), payload_max));
     }
+}
+
+/// The challenge of the text's examples.
+const CHALLENGE: Challenge = {
+    let mut bytes = [0xc0; limits::CHALLENGE_LEN];
+    let mut at: u8 = 0;
+    while (at as usize) < bytes.len() {
+        bytes[at as usize] += at;
+        at += 1;
+    }
+    bytes
+};
+
+/// The session's secret of the text's examples.
+fn secret() -> Secret {
+    Secret::new(std::array::from_fn(|index| u8::try_from(index).unwrap()))
+}
+
+#[test]
+fn keys_and_seals_are_made_as_the_specification_says() {
+    let (_, text) = only("keys");
+    assert_eq!(text, keys(), "for the text:\n{}", keys().join("\n"));
+}
+
+/// The lines of the `keys` block.
+fn keys() -> Vec<String> {
+    let run = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let connection = secret().connection(&CHALLENGE, 3);
+    let mut lines = vec![
+        format!(
+            "session's secret {}",
+            run(&std::array::from_fn::<u8, SECRET_LEN, _>(|index| u8::try_from(index).unwrap()))
+        ),
+        format!("challenge {}", run(&CHALLENGE)),
+        format!("connection 3, client's proof {}", run(&connection.proof(Side::Client))),
+        format!("connection 3, server's proof {}", run(&connection.proof(Side::Server))),
+        format!("rendezvous {}", run(&secret().rendezvous())),
+        format!("client's greeting, user 1000 {}", run(&secret().greeting(Side::Client, 1000))),
+        format!("server's greeting, user 0 {}", run(&secret().greeting(Side::Server, 0))),
+    ];
+    for cipher in [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] {
+        let mut client = connection.duplex(Side::Client, cipher).sending;
+        let mut want = encoded(&Example::Frame(Frame::Want { stripe: 7, basis_blocks: 64 }));
+        seal_frame(&mut client, &mut want);
+        lines.push(format!("{cipher:?}, client's frame 0, Want of section 8 {}", run(&want)));
+        let pieces = &[Run { first: 512, count: 1 }];
+        let mut head = encoded(&Example::Frame(Frame::Data { pieces, payload_bytes: 4 }));
+        let mut payload = [0; 4];
+        seal_data(&mut client, &mut head, std::iter::once(&b"data"[..]), &mut payload);
+        lines.push(format!(
+            "{cipher:?}, client's frame 1, Data of block 512, \"data\" {}{}",
+            run(&head),
+            run(&payload)
+        ));
+    }
+    lines
 }
 
 #[test]
@@ -177,9 +234,12 @@ fn examples() -> Vec<(&'static str, Example)> {
         device_node: false,
     };
     let mut examples = vec![
-        ("Preamble", Example::Preamble(Preamble { purpose: Purpose::Control, version_min: 1, version_max: 1 })),
-        ("Join", Example::Join(Join { session, number: 3 })),
-        ("Joined", Example::Joined),
+        ("Greeting", Example::Greeting(CHALLENGE)),
+        ("Preamble", Example::Preamble(Purpose::Control)),
+        (
+            "Join",
+            Example::Join(Join { session, number: 3, proof: secret().connection(&CHALLENGE, 3).proof(Side::Client) }),
+        ),
     ];
     examples.extend(messages(session, digest, source).map(|(name, message)| (name, Example::Message(message))));
     examples.extend(frames(digest).map(|(name, frame)| (name, Example::Frame(frame))));
@@ -206,6 +266,8 @@ fn messages(session: SessionId, digest: [u8; 32], source: Metadata) -> [(&'stati
         options,
         connections: 16,
         workers: 4,
+        aes: true,
+        plaintext: false,
     };
     let options =
         Options { block_bytes: 65536, method: Method::Sha256, dry_run: true, direct: DirectPolicy::Never, ..options };
@@ -217,6 +279,8 @@ fn messages(session: SessionId, digest: [u8; 32], source: Metadata) -> [(&'stati
         options,
         connections: 0,
         workers: 2,
+        aes: false,
+        plaintext: true,
     };
     let welcome = Welcome {
         program: program(),
@@ -228,6 +292,7 @@ fn messages(session: SessionId, digest: [u8; 32], source: Metadata) -> [(&'stati
         stripe_bytes: 1 << 20,
         cores: vec![6, 7],
         workers: 2,
+        cipher: Some(Cipher::Aes256Gcm),
     };
     let spent = Spent { hashing_us: 2000, source_disk_us: 0, target_disk_us: 60_000, peer_us: 1500 };
     let beat = Beat { progress: 4711, matched_bytes: 94_371_840, changed_bytes: 49152, hole_bytes: 16384, spent };
@@ -245,7 +310,7 @@ fn messages(session: SessionId, digest: [u8; 32], source: Metadata) -> [(&'stati
         ("Hello push", Message::Hello(push)),
         ("Hello pull", Message::Hello(pull)),
         ("Welcome", Message::Welcome(welcome)),
-        ("Begin", Message::Begin(Begin { joined: vec![0, 1, 3] })),
+        ("Begin", Message::Begin(Begin { joined: vec![0, 1, 3], sealed: true })),
         ("Beat", Message::Beat(beat)),
         ("Received", Message::Received),
         ("Proof", Message::Proof(Proof { digest })),
@@ -270,9 +335,9 @@ fn frames(digest: [u8; 32]) -> [(&'static str, Frame<'static>); 6] {
 
 fn encoded(example: &Example) -> Vec<u8> {
     match example {
-        Example::Preamble(preamble) => encode_preamble(*preamble).to_vec(),
-        Example::Join(join) => encode_join(*join).to_vec(),
-        Example::Joined => encode_joined().to_vec(),
+        Example::Greeting(challenge) => encode_greeting(challenge).to_vec(),
+        Example::Preamble(purpose) => encode_preamble(*purpose).to_vec(),
+        Example::Join(join) => encode_join(join).to_vec(),
         Example::Message(message) => frame_message(message).to_vec(),
         Example::Frame(frame) => {
             let mut bytes = vec![0; limits::FRAME_LEN_MAX];
@@ -285,11 +350,9 @@ fn encoded(example: &Example) -> Vec<u8> {
 
 fn assert_decodes(bytes: &[u8], example: &Example) {
     match example {
-        Example::Preamble(preamble) => assert_eq!(decode_preamble(bytes), Ok(*preamble)),
+        Example::Greeting(challenge) => assert_eq!(decode_greeting(bytes), Ok(*challenge)),
+        Example::Preamble(purpose) => assert_eq!(decode_preamble(bytes), Ok(*purpose)),
         Example::Join(join) => assert_eq!(decode_join(bytes.try_into().unwrap()), Ok(*join)),
-        Example::Joined => {
-            assert_eq!(decode_joined(bytes.try_into().unwrap()), Ok(Preamble::ours(Purpose::Data)));
-        }
         Example::Message(message) => {
             let mut left = bytes::BytesMut::from(bytes);
             assert_eq!(parse_message(&mut left), Ok(Some(message.clone())));

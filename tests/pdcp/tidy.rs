@@ -38,6 +38,7 @@ const HOMES: &[(&str, &str)] = &[
     ("libc", "src/ring/"),
     ("tokio_uring", "src/control/link.rs"),
     ("tokio", "src/control/"),
+    ("rustls", "src/control/"),
     ("bincode", "src/wire/message.rs"),
     ("landlock", "src/root/wall.rs"),
     // Whoever opens a name, or follows one, does it where a jail may be in the way.
@@ -380,6 +381,7 @@ mod tests {
             ("libc", "src/ring/mod.rs", "src/root.rs"),
             ("tokio_uring", "src/control/link.rs", "src/control/client.rs"),
             ("tokio", "src/control/client.rs", "src/worker/mod.rs"),
+            ("rustls", "src/control/identity/tls.rs", "src/seal.rs"),
             ("bincode", "src/wire/message.rs", "src/wire/frame.rs"),
             ("openat2", "src/root/jail.rs", "src/root/place.rs"),
             ("unlinkat", "src/root/commit.rs", "src/control/server.rs"),

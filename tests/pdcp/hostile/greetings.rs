@@ -1,67 +1,87 @@
-//! What strangers say to a server before there is a session: preambles, Hellos, Begins, Joins, and nothing at all.
+//! What strangers say to a server before there is a session: preambles, TLS, Hellos, and nothing at all.
 
-use super::peer::{call, greet, hear_from, join, knock, rest};
+use super::control::Control;
+use super::peer::{approach, call, greet, hear_from, joining, knock, rest};
 use super::scene::{all, at_once, hello, metadata};
 use super::victim::Server;
-use pdcp::limits::{BLOCK_BYTES_MAX, CONNECTIONS_MAX, FILE_BYTES_MAX, MESSAGE_LEN_MAX, PATH_BYTES_MAX, WORKERS_MAX};
+use pdcp::limits::{
+    BLOCK_BYTES_MAX, CONNECTIONS_MAX, FILE_BYTES_MAX, MESSAGE_LEN_MAX, PATH_BYTES_MAX, PROOF_LEN, WORKERS_MAX,
+};
 use pdcp::method::Method;
 use pdcp::wire::{
-    Beat, Begin, Hello, Join, Message, Options, PREAMBLE_LEN, Preamble, Purpose, Welcome, decode_preamble, encode_join,
-    encode_preamble, frame_message,
+    Beat, Begin, Hello, JOIN_LEN, Message, Options, PREAMBLE_LEN, Purpose, encode_preamble, frame_message,
 };
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-fn preamble(purpose: Purpose) -> Vec<u8> {
-    encode_preamble(Preamble::ours(purpose)).to_vec()
-}
-
 fn changed(at: usize, byte: u8) -> Vec<u8> {
-    let mut bytes = preamble(Purpose::Control);
+    let mut bytes = encode_preamble(Purpose::Control).to_vec();
     bytes[at] = byte;
     bytes
 }
 
+fn a_join() -> Vec<u8> {
+    joining([9; 16], 0, [7; PROOF_LEN])
+}
+
 /// Connections that say these bytes and no more are closed without an answer.
 pub(super) fn preambles(server: &Server) {
+    let preamble = encode_preamble(Purpose::Control);
     let mut cases = vec![
         ("garbage", b"GET / HTTP/1.1\r\nHost: here\r\n\r\n".to_vec()),
         ("zeros", vec![0; 4096]),
+        ("TLS without a preamble", [&b"\x16\x03\x01\x01\x00"[..], &[1; 256]].concat()),
         ("an unknown purpose", changed(8, 3)),
         ("no purpose", changed(8, 0)),
         ("reserved bytes that are not zero", changed(15, 1)),
         ("a magic with one wrong bit", changed(0, 0x88)),
-        ("a join of no session", [preamble(Purpose::Data), join_bytes()].concat()),
-        ("a join with reserved bytes that are not zero", [preamble(Purpose::Data), vec![1; 56]].concat()),
+        ("a join of no session", a_join()),
+        ("a join with reserved bytes that are not zero", [&encode_preamble(Purpose::Data)[..], &[1; 56]].concat()),
     ];
-    cases.extend((0..PREAMBLE_LEN).map(|cut| ("a preamble cut off", preamble(Purpose::Control)[..cut].to_vec())));
-    cases.extend(
-        [0, 1, 55].map(|cut| ("a join cut off", [preamble(Purpose::Data), join_bytes()].concat()[..16 + cut].to_vec())),
-    );
+    cases.extend((0..PREAMBLE_LEN).map(|cut| ("a preamble cut off", preamble[..cut].to_vec())));
+    cases.extend([0, 1, JOIN_LEN - 1].map(|cut| ("a join cut off", a_join()[..PREAMBLE_LEN + cut].to_vec())));
     all(
         &cases,
         |(name, bytes)| format!("{name}, {} bytes", bytes.len()),
-        |(_, bytes)| {
-            let mut socket = call(server.address);
-            socket.write_all(bytes).unwrap();
-            _ = socket.shutdown(Shutdown::Write);
-            assert_eq!(rest(&mut socket), b"");
-        },
+        |(_, bytes)| assert_eq!(answered(server, bytes), b""),
     );
-    for (min, max) in [(0, 0), (2, 9), (255, 255), (2, 0)] {
-        let mut bytes = changed(9, min);
-        bytes[10] = max;
-        let mut socket = call(server.address);
-        socket.write_all(&bytes).unwrap();
-        let answer = rest(&mut socket);
-        assert!(decode_preamble(&answer).is_ok(), "versions {min} to {max}: it is told ours, so that it can say so");
-    }
 }
 
-fn join_bytes() -> Vec<u8> {
-    encode_join(Join { session: [9; 16], number: 0 }).to_vec()
+/// Says these bytes and no more; what comes behind the greeting.
+fn answered(server: &Server, bytes: &[u8]) -> Vec<u8> {
+    let (mut socket, _) = approach(server.address);
+    socket.write_all(bytes).unwrap();
+    _ = socket.shutdown(Shutdown::Write);
+    rest(&mut socket)
+}
+
+/// Control connections that speak no TLS, or not this one, are told no more than TLS's own alert.
+pub(super) fn no_tls(server: &Server) {
+    let record =
+        |bytes: &[u8]| [&b"\x16\x03\x01"[..], &u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+    let cases: &[(&str, Vec<u8>)] = &[
+        ("a Hello in the clear", a_hello()),
+        ("text", b"GET / HTTP/1.1\r\nHost: here\r\n\r\n".to_vec()),
+        ("zeros", vec![0; 100]),
+        ("zeros, more than a handshake takes", vec![0; 64 << 10]),
+        ("a ClientHello that makes no sense", record(b"\x01\x00\x00\x04\x03\x03\xff\xff")),
+        ("a ClientHello of 16 MiB", record(&[&b"\x01\xff\xff\xff"[..], &[0; 16_000]].concat()).repeat(8)),
+        ("a Finished", record(&[20; 36])),
+        ("data before any key", [&b"\x17\x03\x03\x00\x20"[..], &[7; 32]].concat()),
+        ("an alert", b"\x15\x03\x03\x00\x02\x02\x28".to_vec()),
+        ("half a record, and the end", b"\x16\x03\x01\x01".to_vec()),
+        ("nothing, and the end", Vec::new()),
+    ];
+    all(
+        cases,
+        |(name, _)| (*name).into(),
+        |(_, bytes)| {
+            let told = answered(server, &[&encode_preamble(Purpose::Control)[..], bytes].concat());
+            assert!(told.is_empty() || told.len() == 7 && told[0] == 0x15, "{told:?}");
+        },
+    );
 }
 
 /// What is wrong with a Hello, by name.
@@ -136,7 +156,7 @@ pub(super) fn hellos(server: &Server) {
         ("the longest message, zeros", framed(&longest), "cannot be read"),
         ("a heartbeat", said(Message::Beat(Beat::default())), "a Hello was expected"),
         ("'received'", said(Message::Received), "a Hello was expected"),
-        ("a Begin", said(Message::Begin(Begin { joined: vec![] })), "a Hello was expected"),
+        ("a Begin", said(Message::Begin(Begin { joined: vec![], sealed: false })), "a Hello was expected"),
     ];
     all(
         cases,
@@ -167,153 +187,70 @@ fn spoiled(body: &[u8], at: usize, by: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A client that was welcomed, of a file with two connections' worth of stripes.
-struct Welcomed<'a> {
-    server: &'a Server,
-    control: TcpStream,
-    welcome: Welcome,
-}
+/// Who says so little is cut off, after this long.
+type Silence = (&'static str, fn(&Server) -> Box<dyn Read>, u64);
 
-impl Welcomed<'_> {
-    fn join(&self, number: u32) -> (TcpStream, bool) {
-        join(self.server.address, self.welcome.session, number)
-    }
-
-    fn begin(&mut self, joined: &[u32]) {
-        self.say(&Message::Begin(Begin { joined: joined.to_vec() }));
-    }
-
-    fn say(&mut self, message: &Message) {
-        _ = self.control.write_all(&frame_message(message));
-    }
-
-    #[track_caller]
-    fn is_refused(&mut self, says: &str) {
-        let Some(Message::Failed(failure)) = hear_from(&mut self.control) else { panic!("not told") };
-        assert_eq!(failure.kind.exit_code(), 12, "{failure:?}");
-        assert!(failure.text.contains(says), "{failure:?}");
-    }
-}
-
-/// What comes between Welcome and the session, by name.
-type Start = (&'static str, fn(&mut Welcomed<'_>));
-
-const NOT_JOINED: &str = "connections that have not joined";
-
-const STARTS: &[Start] = &[
-    ("a Begin without connections", |w| {
-        w.begin(&[]);
-        w.is_refused(NOT_JOINED);
-    }),
-    ("a Begin with a connection that never joined", |w| {
-        let _socket = w.join(0);
-        w.begin(&[0, 1]);
-        w.is_refused(NOT_JOINED);
-    }),
-    ("a Begin with a connection twice", |w| {
-        let _socket = w.join(0);
-        w.begin(&[0, 0]);
-        w.is_refused(NOT_JOINED);
-    }),
-    ("a Begin with numbers that there are not", |w| {
-        let _socket = w.join(0);
-        w.begin(&[0, 2, u32::MAX]);
-        w.is_refused(NOT_JOINED);
-    }),
-    ("a Begin with as many numbers as a message holds", |w| {
-        let _socket = w.join(0);
-        w.begin(&[0; 4000]);
-        w.is_refused(NOT_JOINED);
-    }),
-    ("a second Hello", |w| {
-        w.say(&Message::Hello(hello(Path::new("/x"), None)));
-        w.is_refused("a Begin was expected");
-    }),
-    ("a Begin that cannot be read", |w| {
-        _ = w.control.write_all(&[0xff; 4]);
-        w.is_refused("too long");
-    }),
-    ("a second Begin", |w| {
-        let _socket = w.join(0);
-        w.begin(&[0]);
-        w.begin(&[0]);
-        loop {
-            match hear_from(&mut w.control) {
-                Some(Message::Beat(_)) => {}
-                Some(Message::Failed(failure)) => break assert_eq!(failure.kind.exit_code(), 12, "{failure:?}"),
-                other => panic!("{other:?}"),
-            }
-        }
-    }),
-    ("a number used twice", |w| {
-        let (first, second) = (w.join(0), w.join(0));
-        assert_eq!((first.1, second.1), (true, false));
-    }),
-    ("numbers that there are not", |w| {
-        for number in [2, 128, u32::MAX] {
-            assert!(!w.join(number).1, "{number}");
-        }
-    }),
-    ("a join of another session", |w| {
-        w.welcome.session[0] ^= 1;
-        assert!(!w.join(0).1);
-    }),
-    ("a join after Begin", |w| {
-        let _socket = w.join(0);
-        w.begin(&[0]);
-        while !matches!(hear_from(&mut w.control), Some(Message::Beat(_))) {}
-        assert!(!w.join(1).1);
-    }),
+const SILENCES: &[Silence] = &[
+    ("nothing", |s| Box::new(spoken(s, &[])), 10),
+    ("half a preamble", |s| Box::new(spoken(s, &encode_preamble(Purpose::Control)[..8])), 10),
+    ("a preamble", |s| Box::new(spoken(s, &encode_preamble(Purpose::Control))), 10),
+    (
+        "half a head of TLS",
+        |s| Box::new(spoken(s, &[&encode_preamble(Purpose::Control)[..], b"\x16\x03"].concat())),
+        10,
+    ),
+    ("a handshake", |s| Box::new(said(s, &[])), 10),
+    ("half a length", |s| Box::new(said(s, &a_hello()[..2])), 10),
+    ("half a Hello", |s| Box::new(said(s, &a_hello()[..20])), 10),
+    ("a Hello", |s| Box::new(said(s, &a_hello())), 20),
+    ("a preamble for data", |s| Box::new(spoken(s, &encode_preamble(Purpose::Data))), 10),
+    ("half a join", |s| Box::new(spoken(s, &a_join()[..PREAMBLE_LEN + 24])), 10),
+    ("a ClientHello, a byte a second", |s| Box::new(dribbled(s)), 10),
 ];
 
-/// Between Welcome and the session.
-pub(super) fn starts(server: &Server) {
-    all(
-        STARTS,
-        |(name, _)| (*name).into(),
-        |(_, play)| {
-            let directory = tempfile::tempdir().unwrap();
-            let target = directory.path().join("target");
-            let mut hello = hello(&target, Some(metadata(8 << 20)));
-            hello.connections = 2;
-            let (control, answer) = knock(server.address, &hello);
-            let welcome = answer.unwrap().unwrap();
-            assert_eq!(welcome.connections, 2);
-            let mut welcomed = Welcomed { server, control, welcome };
-            play(&mut welcomed);
-            _ = welcomed.control.shutdown(Shutdown::Write);
-            _ = rest(&mut welcomed.control);
-            assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "something was left");
-        },
-    );
+fn a_hello() -> Vec<u8> {
+    frame_message(&Message::Hello(hello(Path::new("/nowhere/source"), Some(metadata(1))))).to_vec()
 }
 
-/// Who says so little is cut off, after this long.
+fn spoken(server: &Server, bytes: &[u8]) -> TcpStream {
+    let mut socket = call(server.address);
+    socket.write_all(bytes).unwrap();
+    socket
+}
+
+fn said(server: &Server, bytes: &[u8]) -> Control {
+    let mut control = greet(server.address);
+    control.write_all(bytes).unwrap();
+    control
+}
+
+/// It has a time for all of it, not one for each byte.
+fn dribbled(server: &Server) -> TcpStream {
+    let (mut socket, _) = approach(server.address);
+    let patience = socket.read_timeout().unwrap();
+    socket.write_all(&encode_preamble(Purpose::Control)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let hello = [&b"\x16\x03\x01\x01\x00\x01\x00\x00\xfc\x03\x03"[..], &[1; 245]].concat();
+    for byte in hello {
+        let written = socket.write_all(&[byte]);
+        let waits = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+        if written.is_err() || !socket.read(&mut [0]).is_err_and(|error| waits(&error)) {
+            break;
+        }
+    }
+    socket.set_read_timeout(patience).unwrap();
+    socket
+}
+
+/// Who says too little is waited for so long and no longer.
 pub(super) fn silence(server: &Server) {
-    let directory = tempfile::tempdir().unwrap();
-    let hello = hello(&directory.path().join("target"), Some(metadata(1)));
-    let body = frame_message(&Message::Hello(hello.clone())).to_vec();
-    let greeting = preamble(Purpose::Control);
-    let joining = [preamble(Purpose::Data), join_bytes()].concat();
-    let cases: &[(&str, Vec<u8>, u64)] = &[
-        ("nothing", vec![], 10),
-        ("half a preamble", greeting[..8].to_vec(), 10),
-        ("a preamble", greeting.clone(), 20),
-        ("half a length", [&greeting[..], &body[..2]].concat(), 20),
-        ("half a Hello", [&greeting[..], &body[..20]].concat(), 20),
-        ("a Hello", [&greeting[..], &body].concat(), 20),
-        ("a preamble for data", joining[..16].to_vec(), 10),
-        ("half a join", joining[..40].to_vec(), 10),
-    ];
     at_once(
-        cases.len(),
-        cases,
+        SILENCES.len(),
+        SILENCES,
         |(name, ..)| (*name).into(),
-        |(_, bytes, seconds)| {
-            let mut socket = call(server.address);
+        |(_, begin, seconds)| {
             let began = Instant::now();
-            socket.write_all(bytes).unwrap();
-            _ = rest(&mut socket);
+            _ = rest(&mut begin(server));
             // Only that there is a limit; how exact it is depends on who else is at work here.
             assert!(began.elapsed() < Duration::from_secs(seconds + 15), "{:?}", began.elapsed());
         },

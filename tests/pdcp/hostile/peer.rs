@@ -1,23 +1,27 @@
-//! A peer made of raw sockets and the public encoders: as honest as its script wants it to be.
+//! A peer made of raw sockets and the public encoders: as honest as its script wants it to be. Its frames are not sealed:
+//! a lie is one whoever tells it, and a victim that is told one asks for `--plaintext`.
 //!
 //! It speaks for a client or for a server, and for a source or a target: after the handshake all of these look alike.
 //! What the other end no longer takes is not an error here; what it does not say in time is.
 
+use super::control::{CHALLENGE, Control, exactly, greeted};
 use super::victim::PATIENCE;
+use crate::rig::key_file;
 use bytes::BytesMut;
 use pdcp::digest::{Digest, Signature, fold_file, fold_stripe, hash_blocks};
 use pdcp::extent::{BlockSize, Layout, Run};
-use pdcp::limits::{FRAME_LEN_MAX, HEADER_LEN};
+use pdcp::limits::{FRAME_LEN_MAX, HEADER_LEN, PROOF_LEN};
+use pdcp::seal::{ConnectionSecret, Secret, Side};
 use pdcp::wire::{
-    Begin, FailureMessage, Frame, Hello, JOIN_LEN, JOINED_LEN, Join, Message, PREAMBLE_LEN, Preamble, Proof, Purpose,
-    Scratch, SessionId, Welcome, decode, decode_join, decode_preamble, encode, encode_join, encode_joined,
-    encode_preamble, frame_message, header, parse_message,
+    Begin, Challenge, FailureMessage, Frame, Hello, JOIN_LEN, Join, Message, PREAMBLE_LEN, Proof, Purpose, Scratch,
+    SessionId, Welcome, decode, decode_join, decode_preamble, encode, encode_greeting, encode_join, encode_preamble,
+    frame_message, header, parse_message,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// A frame as it came.
@@ -42,7 +46,7 @@ pub(super) struct Line {
 
 /// A peer in a session that has begun.
 pub(super) struct Peer {
-    pub(super) control: TcpStream,
+    pub(super) control: Control,
     pub(super) lines: Vec<Line>,
     pub(super) layout: Layout,
     /// What the source has, or is said to have.
@@ -67,30 +71,21 @@ fn patient(socket: TcpStream) -> TcpStream {
 
 /// All that still comes until the other end closes.
 #[track_caller]
-pub(super) fn rest(socket: &mut TcpStream) -> Vec<u8> {
+pub(super) fn rest(from: &mut impl Read) -> Vec<u8> {
     let mut bytes = Vec::new();
-    match socket.read_to_end(&mut bytes) {
+    match from.read_to_end(&mut bytes) {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("it does not close"),
         _ => bytes, // a reset is an end as well
     }
 }
 
-fn exactly<const N: usize>(socket: &mut TcpStream) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    socket.read_exact(&mut bytes).ok().map(|()| bytes)
-}
-
-/// A control connection, greeted both ways.
-pub(super) fn greet(address: SocketAddr) -> TcpStream {
-    let mut control = call(address);
-    control.write_all(&encode_preamble(Preamble::ours(Purpose::Control))).unwrap();
-    let greeting = exactly::<PREAMBLE_LEN>(&mut control).expect("a greeting");
-    assert_eq!(decode_preamble(&greeting).unwrap().purpose, Purpose::Control);
-    control
+/// A client's control connection.
+pub(super) fn greet(address: SocketAddr) -> Control {
+    Control::dial(call(address), key_file()).unwrap()
 }
 
 /// The next message; `None` when there will be none.
-pub(super) fn hear_from(control: &mut TcpStream) -> Option<Message> {
+pub(super) fn hear_from(control: &mut Control) -> Option<Message> {
     let length = u32::from_le_bytes(exactly::<4>(control)?);
     let mut bytes = vec![0; length as usize];
     control.read_exact(&mut bytes).ok()?;
@@ -99,7 +94,7 @@ pub(super) fn hear_from(control: &mut TcpStream) -> Option<Message> {
 }
 
 /// Says Hello. The Welcome, or why not; `None`: it was closed without a word.
-pub(super) fn knock(address: SocketAddr, hello: &Hello) -> (TcpStream, Option<Result<Welcome, FailureMessage>>) {
+pub(super) fn knock(address: SocketAddr, hello: &Hello) -> (Control, Option<Result<Welcome, FailureMessage>>) {
     let mut control = greet(address);
     control.write_all(&frame_message(&Message::Hello(hello.clone()))).unwrap();
     let answer = hear_from(&mut control).map(|message| match message {
@@ -110,39 +105,77 @@ pub(super) fn knock(address: SocketAddr, hello: &Hello) -> (TcpStream, Option<Re
     (control, answer)
 }
 
-/// Asks to join; `true`: let in.
-pub(super) fn join(address: SocketAddr, session: SessionId, number: u32) -> (TcpStream, bool) {
+/// A data connection that was greeted, and has said nothing.
+pub(super) fn approach(address: SocketAddr) -> (TcpStream, Challenge) {
     let mut socket = call(address);
-    let greeting = encode_preamble(Preamble::ours(Purpose::Data));
-    socket.write_all(&[&greeting[..], &encode_join(Join { session, number })].concat()).unwrap();
-    let joined = exactly::<JOINED_LEN>(&mut socket).is_some();
-    (socket, joined)
+    let challenge = greeted(&mut socket);
+    (socket, challenge)
+}
+
+/// What a data connection says to join, with any proof.
+pub(super) fn joining(session: SessionId, number: u32, proof: [u8; PROOF_LEN]) -> Vec<u8> {
+    [&encode_preamble(Purpose::Data)[..], &encode_join(&Join { session, number, proof })].concat()
+}
+
+/// Asks to join; `true`: let in, by the server of the session.
+pub(super) fn join(address: SocketAddr, session: SessionId, secret: &Secret, number: u32) -> (TcpStream, bool) {
+    let (mut socket, challenge) = approach(address);
+    let secret = secret.connection(&challenge, number);
+    socket.write_all(&joining(session, number, secret.proof(Side::Client))).unwrap();
+    let proof = exactly::<PROOF_LEN>(&mut socket);
+    assert!(proof.is_none_or(|proof| proof == secret.proof(Side::Server)), "it proves itself");
+    (socket, proof.is_some())
 }
 
 /// A place where a client can be lured to.
-pub(super) struct Ambush(TcpListener);
+pub(super) struct Ambush {
+    listener: TcpListener,
+    key_file: PathBuf,
+}
+
+/// A client's data connection that wants to join.
+pub(super) struct Joining {
+    pub(super) socket: TcpStream,
+    pub(super) number: u32,
+    pub(super) secret: ConnectionSecret,
+}
+
+impl Joining {
+    /// The proof that lets the client believe in the session.
+    pub(super) fn proof(&self) -> [u8; PROOF_LEN] {
+        self.secret.proof(Side::Server)
+    }
+}
 
 impl Ambush {
     pub(super) fn lay() -> Self {
-        Self(TcpListener::bind("127.0.0.1:0").unwrap())
+        Self::lay_with(key_file())
+    }
+
+    /// With the key of this file.
+    pub(super) fn lay_with(key_file: &Path) -> Self {
+        Self { listener: TcpListener::bind("127.0.0.1:0").unwrap(), key_file: key_file.into() }
     }
 
     pub(super) fn port(&self) -> u16 {
-        self.0.local_addr().unwrap().port()
+        self.listener.local_addr().unwrap().port()
     }
 
     /// The next connection; `None` if nobody comes.
     pub(super) fn caught(&self) -> Option<TcpStream> {
         let timeout = rustix::event::Timespec { tv_sec: 15, tv_nsec: 0 };
-        let ready = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout)).unwrap();
-        (ready > 0).then(|| patient(self.0.accept().unwrap().0))
+        let ready = poll(&mut [PollFd::new(&self.listener, PollFlags::IN)], Some(&timeout)).unwrap();
+        (ready > 0).then(|| patient(self.listener.accept().unwrap().0))
     }
 
-    /// A control connection, greeted, with the client's Hello.
-    pub(super) fn hello(&self) -> (TcpStream, Hello) {
-        let mut control = self.caught().expect("a client comes");
-        exactly::<PREAMBLE_LEN>(&mut control).unwrap();
-        control.write_all(&encode_preamble(Preamble::ours(Purpose::Control))).unwrap();
+    /// A control connection, if TLS lets both ends be.
+    pub(super) fn control(&self) -> std::io::Result<Control> {
+        Control::accept(self.caught().expect("a client comes"), &self.key_file)
+    }
+
+    /// A control connection, with the client's Hello.
+    pub(super) fn hello(&self) -> (Control, Hello) {
+        let mut control = self.control().unwrap();
         match hear_from(&mut control) {
             Some(Message::Hello(hello)) => (control, hello),
             other => panic!("{other:?} is no Hello"),
@@ -155,22 +188,30 @@ impl Ambush {
         let welcome = welcome(&hello);
         let layout = layout(&hello, &welcome);
         control.write_all(&frame_message(&Message::Welcome(welcome.clone()))).unwrap();
-        let mut joined: Vec<(u32, TcpStream)> = (0..welcome.connections).map(|_| self.joined()).collect();
-        joined.sort_by_key(|(number, _)| *number);
+        let secret = control.secret();
+        let mut joined: Vec<Joining> = (0..welcome.connections).map(|_| self.joining(&secret)).collect();
+        for joining in &mut joined {
+            let proof = joining.proof();
+            joining.socket.write_all(&proof).unwrap();
+        }
+        joined.sort_by_key(|joining| joining.number);
         match hear_from(&mut control) {
-            Some(Message::Begin(begin)) => assert_eq!(begin.joined.len(), joined.len()),
+            Some(Message::Begin(begin)) => assert_eq!((begin.joined.len(), begin.sealed), (joined.len(), false)),
             other => panic!("{other:?} is no Begin"),
         }
-        Peer::new(control, joined.into_iter().map(|(_, socket)| socket), layout, content)
+        Peer::new(control, joined.into_iter().map(|joining| joining.socket), layout, content)
     }
 
-    /// A data connection that is let in, and its number.
-    fn joined(&self) -> (u32, TcpStream) {
+    /// A data connection that has proven to be of the session with this secret.
+    pub(super) fn joining(&self, secret: &Secret) -> Joining {
         let mut socket = self.caught().expect("a data connection comes");
+        socket.write_all(&encode_greeting(&CHALLENGE)).unwrap();
         let asked = exactly::<{ PREAMBLE_LEN + JOIN_LEN }>(&mut socket).unwrap();
+        assert_eq!(decode_preamble(&asked[..PREAMBLE_LEN]), Ok(Purpose::Data));
         let join = decode_join(asked[PREAMBLE_LEN..].first_chunk().unwrap()).unwrap();
-        socket.write_all(&encode_joined()).unwrap();
-        (join.number, socket)
+        let secret = secret.connection(&CHALLENGE, join.number);
+        assert_eq!(join.proof, secret.proof(Side::Client));
+        Joining { socket, number: join.number, secret }
     }
 }
 
@@ -178,14 +219,15 @@ impl Ambush {
 pub(super) fn client(address: SocketAddr, hello: &Hello, content: Vec<u8>) -> Peer {
     let (mut control, answer) = knock(address, hello);
     let welcome = answer.expect("an answer").expect("a Welcome");
+    let secret = control.secret();
     let sockets: Vec<TcpStream> = (0..welcome.connections)
         .map(|number| {
-            let (socket, joined) = join(address, welcome.session, number);
+            let (socket, joined) = join(address, welcome.session, &secret, number);
             assert!(joined);
             socket
         })
         .collect();
-    let begin = Begin { joined: (0..welcome.connections).collect() };
+    let begin = Begin { joined: (0..welcome.connections).collect(), sealed: false };
     control.write_all(&frame_message(&Message::Begin(begin))).unwrap();
     Peer::new(control, sockets.into_iter(), layout(hello, &welcome), content)
 }
@@ -207,7 +249,7 @@ impl Line {
 }
 
 impl Peer {
-    fn new(control: TcpStream, sockets: impl Iterator<Item = TcpStream>, layout: Layout, content: Vec<u8>) -> Self {
+    fn new(control: Control, sockets: impl Iterator<Item = TcpStream>, layout: Layout, content: Vec<u8>) -> Self {
         let lines =
             sockets.map(|socket| Line { socket, open: true, wants: VecDeque::new(), signed: HashMap::new() }).collect();
         Self { control, lines, layout, content, path: PathBuf::new() }
@@ -363,16 +405,20 @@ impl Peer {
     }
 
     /// Waits; where something has come: on control, on each open data connection.
-    fn ready(&self) -> Vec<bool> {
+    fn ready(&mut self) -> Vec<bool> {
         let closed = PollFlags::empty();
+        let has_more = self.control.has_more();
         let flags = |line: &Line| if line.open { PollFlags::IN } else { closed };
         let mut descriptors = vec![PollFd::new(&self.control, PollFlags::IN)];
         descriptors.extend(self.lines.iter().map(|line| PollFd::new(&line.socket, flags(line))));
-        let timeout = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
+        let timeout = rustix::event::Timespec { tv_sec: if has_more { 0 } else { 30 }, tv_nsec: 0 };
         let ready = poll(&mut descriptors, Some(&timeout)).unwrap();
-        assert!(ready > 0, "nothing comes");
+        assert!(has_more || ready > 0, "nothing comes");
         let open = std::iter::once(true).chain(self.lines.iter().map(|line| line.open));
-        descriptors.iter().zip(open).map(|(descriptor, open)| open && !descriptor.revents().is_empty()).collect()
+        let mut ready: Vec<bool> =
+            descriptors.iter().zip(open).map(|(descriptor, open)| open && !descriptor.revents().is_empty()).collect();
+        ready[0] |= has_more;
+        ready
     }
 
     /// Serves everything that is left as an honest source would, and ends well.

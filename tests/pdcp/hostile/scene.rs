@@ -98,6 +98,8 @@ pub(super) fn hello(path: &Path, source: Option<Metadata>) -> Hello {
         },
         connections: 1,
         workers: 1,
+        aes: false,
+        plaintext: true,
     }
 }
 
@@ -110,6 +112,8 @@ pub(super) fn offer(source: Option<Metadata>) -> Offer {
         taken_name: Vec::new(),
         workers: 1,
         connections_max: 128,
+        aes: false,
+        plaintext: true,
         cores: Vec::new(),
     }
 }
@@ -250,7 +254,7 @@ impl Attack {
     fn lure(&self, places: &[&Path]) -> Client {
         let lines = self.scene.lines().to_string();
         let dry_run: &[&str] = if self.scene == Scene::DryRun { &["-n"] } else { &[] };
-        let options = [&["-c", "1", "--no-fsync", "--connections", &lines], dry_run].concat();
+        let options = [&["--plaintext", "-c", "1", "--no-fsync", "--connections", &lines], dry_run].concat();
         Client::start(options.iter().map(std::ffi::OsStr::new).chain(places.iter().map(|place| place.as_os_str())))
     }
 

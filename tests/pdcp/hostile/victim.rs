@@ -2,6 +2,7 @@
 //!
 //! Nothing here waits for ever: a program that does not end in time is killed, by its id, and its test fails.
 
+use crate::rig::pdcp;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -14,8 +15,8 @@ use std::time::{Duration, Instant};
 pub(super) const PATIENCE: Duration = Duration::from_secs(45);
 
 fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pdcp"));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = pdcp::<&OsStr>(&[]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -28,8 +29,9 @@ pub(super) struct Server {
 }
 
 impl Server {
+    /// It seals nothing for who asks for that.
     pub(super) fn start() -> Self {
-        let mut child = program().args(["--serve", "127.0.0.1:0", "-c", "2", "-v"]).spawn().unwrap();
+        let mut child = program().args(["--serve", "127.0.0.1:0", "--plaintext", "-c", "2", "-v"]).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));
         let address = loop {

@@ -1,14 +1,17 @@
 //! What a lying server says to a client before there is a session.
 
-use super::peer::{Ambush, hear_from, rest};
-use super::scene::{all, at_once, metadata, offer, source_content};
+use super::control::{CHALLENGE, Control};
+use super::peer::{Ambush, Joining, hear_from, rest};
+use super::scene::{all, at_once, hello, metadata, offer, source_content};
 use super::victim::{Client, Ran};
+use pdcp::failure::Kind;
+use pdcp::limits::PROOF_LEN;
+use pdcp::seal::Side;
 use pdcp::session::handshake::welcome;
-use pdcp::wire::{
-    Beat, JOINED_LEN, Message, Preamble, Purpose, Welcome, encode_joined, encode_preamble, frame_message,
-};
+use pdcp::wire::{Beat, FailureMessage, Message, Welcome, encode_greeting, frame_message};
 use std::io::Write;
-use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::path::Path;
 
 /// What is wrong with a Welcome, by name.
 type Spoil = (&'static str, fn(&mut Welcome), &'static str);
@@ -37,22 +40,26 @@ fn stripes_too_long(welcome: &mut Welcome) {
 
 /// A client that pulls (or pushes) over at most two connections; it must leave nothing behind.
 fn lured(push: bool, play: impl FnOnce(&Ambush)) -> Ran {
+    lured_to(&Ambush::lay(), &["--plaintext"], push, play)
+}
+
+/// The same, with these options.
+pub(super) fn lured_to(ambush: &Ambush, options: &[&str], push: bool, play: impl FnOnce(&Ambush)) -> Ran {
     let directory = tempfile::tempdir().unwrap();
     let (source, target) = (directory.path().join("source"), directory.path().join("target"));
     std::fs::write(&source, source_content()).unwrap();
-    let ambush = Ambush::lay();
     let remote = format!("127.0.0.1:{}:/file", ambush.port()).into();
     let places = if push { [source.into_os_string(), remote] } else { [remote, target.into_os_string()] };
-    let options = ["-c", "1", "--connections", "2"].map(Into::into);
-    let client = Client::start(options.into_iter().chain(places));
-    play(&ambush);
+    let options = options.iter().chain(&["-c", "1", "--connections", "2"]).map(Into::into);
+    let client = Client::start(options.chain(places));
+    play(ambush);
     let ran = client.end();
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "it has made something");
     ran
 }
 
 #[track_caller]
-fn check(ran: &Ran, code: i32, says: &str) {
+pub(super) fn check(ran: &Ran, code: i32, says: &str) {
     assert_eq!(ran.code, Some(code), "{ran:?}");
     assert!(ran.stderr.contains(says), "{ran:?}");
 }
@@ -76,21 +83,26 @@ fn a_welcome_that_cannot_be_meant_is_refused() {
     });
 }
 
-fn say(control: &mut TcpStream, message: &Message) {
+fn say(control: &mut Control, message: &Message) {
     _ = control.write_all(&frame_message(message));
 }
 
+/// A connection that lives as long as this.
+type Held = Box<dyn AsFd>;
+
 /// What is said instead of a Welcome, by name; the client's code, and what it says.
-type Instead = (&'static str, fn(&Ambush) -> TcpStream, i32, &'static str);
+type Instead = (&'static str, fn(&Ambush) -> Held, i32, &'static str);
 
 const INSTEAD: &[Instead] = &[
     ("garbage", |a| answer(a, b"HTTP/1.1 400 Bad Request\r\n\r\n"), 12, "no pdcp server"),
     ("zeros", |a| answer(a, &[0; 16]), 12, "no pdcp server"),
-    ("another version", |a| answer(a, &greeting(10, 9)), 12, "versions"),
-    ("reserved bytes that are not zero", |a| answer(a, &greeting(15, 1)), 12, "not zero"),
-    ("an unknown purpose", |a| answer(a, &greeting(8, 77)), 12, "77"),
-    ("half a greeting, and the end", |a| cut(answer(a, &greeting(0, 0x89)[..9])), 35, "closed"),
+    ("half a greeting, and the end", |a| cut(answer(a, &encode_greeting(&CHALLENGE)[..9])), 35, "closed"),
     ("nothing, and the end", |a| cut(answer(a, b"")), 35, "closed"),
+    ("a greeting, and the end", |a| cut(answer(a, &encode_greeting(&CHALLENGE))), 35, "closed"),
+    ("a greeting and text", |a| greeted_and(a, b"220 ready\r\n"), 12, "does not speak TLS"),
+    ("a greeting and zeros", |a| greeted_and(a, &[0; 100]), 12, "does not speak TLS"),
+    ("a greeting and a Welcome in the clear", |a| greeted_and(a, &in_the_clear()), 12, "does not speak TLS"),
+    ("a greeting and a strange alert", |a| greeted_and(a, b"\x15\x03\x03\x00\x02\x02\x50"), 10, "InternalError"),
     ("a heartbeat", |a| first(a, &frame_message(&Message::Beat(Beat::default()))), 12, "a Welcome was expected"),
     (
         "'committed'",
@@ -103,53 +115,75 @@ const INSTEAD: &[Instead] = &[
     ("half a message, and the end", |a| cut(first(a, &[4, 0, 0, 0, 1])), 35, "closed"),
     // --- and nothing at all: there is a limit ---
     ("silence", |a| answer(a, b""), 35, "does not answer"),
-    ("silence after the greeting", |a| first(a, b""), 35, "does not answer"),
+    ("silence after the greeting", |a| answer(a, &encode_greeting(&CHALLENGE)), 35, "does not answer"),
+    ("silence after half a record", |a| greeted_and(a, b"\x16\x03\x03\x01\x00\x02"), 35, "does not answer"),
+    ("silence after the handshake", |a| first(a, b""), 35, "does not answer"),
     ("silence after half a Welcome", |a| first(a, &[4, 0, 0, 0, 1]), 35, "does not answer"),
     ("silence on data connections", |a| welcomed(a, b""), 10, "data connections could not be made"),
-    (
-        "half an answer on data connections",
-        |a| welcomed(a, &encode_joined()[..JOINED_LEN - 1]),
-        10,
-        "could not be made",
-    ),
-    ("garbage on data connections", |a| welcomed(a, &[7; JOINED_LEN]), 10, "does not speak pdcp"),
+    ("half a greeting on data connections", |a| welcomed(a, b"\x89pdcp"), 10, "could not be made"),
+    ("no proof on data connections", |a| lets_in(a, |_| Vec::new()), 10, "could not be made"),
+    ("half a proof on data connections", |a| lets_in(a, |j| j.proof()[..31].to_vec()), 10, "could not be made"),
+    ("garbage on data connections", |a| welcomed(a, &[7; 40]), 10, "pdcp"),
+    // --- who is not the server of the session ---
+    ("zeros for a proof", |a| lets_in(a, |_| vec![0; PROOF_LEN]), 10, NOT_THE_SERVER),
+    ("the client's own proof", |a| lets_in(a, |j| j.secret.proof(Side::Client).to_vec()), 10, NOT_THE_SERVER),
 ];
 
-fn greeting(at: usize, byte: u8) -> Vec<u8> {
-    let mut bytes = encode_preamble(Preamble::ours(Purpose::Control)).to_vec();
-    bytes[at] = byte;
-    if at == 10 {
-        bytes[9] = byte;
-    }
-    bytes
-}
+const NOT_THE_SERVER: &str = "not the server that the session is with";
 
 /// The first words; the connection lives as long as it is held.
-fn answer(ambush: &Ambush, bytes: &[u8]) -> TcpStream {
+fn answer(ambush: &Ambush, bytes: &[u8]) -> Held {
     let mut control = ambush.caught().unwrap();
     _ = control.write_all(bytes);
-    control
+    Box::new(control)
 }
 
-fn cut(control: TcpStream) -> TcpStream {
-    _ = control.shutdown(std::net::Shutdown::Write);
-    control
+fn greeted_and(ambush: &Ambush, bytes: &[u8]) -> Held {
+    answer(ambush, &[&encode_greeting(&CHALLENGE)[..], bytes].concat())
 }
 
-/// Behind both greetings and the Hello.
-fn first(ambush: &Ambush, bytes: &[u8]) -> TcpStream {
+fn in_the_clear() -> Vec<u8> {
+    let hello = hello(Path::new("/file"), None);
+    frame_message(&Message::Welcome(welcome(&hello, offer(Some(metadata(8 << 20)))))).to_vec()
+}
+
+fn cut(held: Held) -> Held {
+    _ = rustix::net::shutdown(&held, rustix::net::Shutdown::Write);
+    held
+}
+
+/// Behind the handshake and the Hello.
+fn first(ambush: &Ambush, bytes: &[u8]) -> Held {
     let (mut control, _) = ambush.hello();
     _ = control.write_all(bytes);
-    control
+    Box::new(control)
 }
 
-/// Welcomes, and answers on data connections with these bytes.
-fn welcomed(ambush: &Ambush, bytes: &[u8]) -> TcpStream {
-    let (mut control, hello) = ambush.hello();
-    say(&mut control, &Message::Welcome(welcome(&hello, offer(Some(metadata(8 << 20))))));
+/// Welcomes, and answers on both data connections: with these bytes at once.
+fn welcomed(ambush: &Ambush, bytes: &[u8]) -> Held {
+    let mut control = welcoming(ambush);
     let mut lines = [ambush.caught().unwrap(), ambush.caught().unwrap()];
     lines.iter_mut().for_each(|line| _ = line.write_all(bytes));
     _ = rest(&mut control); // until the client has given up
+    Box::new(control)
+}
+
+/// The same, with the greeting, and then with what `proof` makes of the join.
+fn lets_in(ambush: &Ambush, proof: impl Fn(&Joining) -> Vec<u8>) -> Held {
+    let mut control = welcoming(ambush);
+    let secret = control.secret();
+    let mut lines = [ambush.joining(&secret), ambush.joining(&secret)];
+    for line in &mut lines {
+        let proof = proof(line);
+        _ = line.socket.write_all(&proof);
+    }
+    _ = rest(&mut control);
+    Box::new(control)
+}
+
+fn welcoming(ambush: &Ambush) -> Control {
+    let (mut control, hello) = ambush.hello();
+    say(&mut control, &Message::Welcome(welcome(&hello, offer(Some(metadata(8 << 20))))));
     control
 }
 
@@ -164,4 +198,65 @@ pub(super) fn instead() {
             check(&lured(false, |ambush| held = Some(play(ambush))), *code, says);
         },
     );
+}
+
+/// Every bit of the server's proof counts: where one is wrong, the client goes without that connection, or not at all.
+#[test]
+fn a_client_uses_no_connection_whose_server_proves_nothing() {
+    let bits: Vec<usize> = (0..8 * PROOF_LEN).collect();
+    let spoiled = |joining: &Joining, bit: usize| {
+        let mut proof = joining.proof();
+        proof[bit / 8] ^= 1 << (bit % 8);
+        proof.to_vec()
+    };
+    let both: Vec<usize> = bits.iter().copied().step_by(8).collect();
+    at_once(
+        10,
+        &both,
+        |bit| format!("both without bit {bit}"),
+        |bit| {
+            let ran = lured(false, |ambush| drop(lets_in(ambush, |joining| spoiled(joining, *bit))));
+            check(&ran, 10, NOT_THE_SERVER);
+        },
+    );
+    at_once(
+        10,
+        &bits,
+        |bit| format!("one without bit {bit}"),
+        |bit| {
+            let ran = lured(false, |ambush| {
+                let mut control = welcoming(ambush);
+                let secret = control.secret();
+                for mut line in [ambush.joining(&secret), ambush.joining(&secret)] {
+                    let proof = if line.number == 0 { spoiled(&line, *bit) } else { line.proof().to_vec() };
+                    _ = line.socket.write_all(&proof);
+                }
+                match hear_from(&mut control) {
+                    Some(Message::Begin(begin)) => assert_eq!(begin.joined, [1]),
+                    other => panic!("{other:?} is no Begin"),
+                }
+                let failure = FailureMessage { kind: Kind::Busy, subject: Vec::new(), text: "enough".into() };
+                say(&mut control, &Message::Failed(failure));
+                _ = rest(&mut control);
+            });
+            check(&ran, 43, "enough");
+        },
+    );
+}
+
+/// Trigger: a Welcome names no cipher, though only the server wants it so. What would be sent in the clear is not sent.
+#[test]
+fn a_client_that_wants_its_frames_sealed_is_not_talked_out_of_it() {
+    for push in [false, true] {
+        let ran = lured_to(&Ambush::lay(), &[], push, |ambush| {
+            let (mut control, hello) = ambush.hello();
+            let source = if push { None } else { Some(metadata(8 << 20)) };
+            let mut welcome = welcome(&hello, offer(source));
+            assert!(welcome.cipher.take().is_some());
+            say(&mut control, &Message::Welcome(welcome));
+            let Some(Message::Failed(failure)) = hear_from(&mut control) else { panic!("not told") };
+            assert_eq!(failure.kind.exit_code(), 12, "{failure:?}");
+        });
+        check(&ran, 12, "cipher");
+    }
 }

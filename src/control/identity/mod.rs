@@ -1,0 +1,262 @@
+//! Who we are, whom we let in, whom we trust: keys, lists of keys, and the handshake's configurations made of them.
+//!
+//! One user needs no set-up: a server makes a key file if there is none, and a client of the same user reads it. Between
+//! hosts that file is copied once. `authorized_keys` and `known_servers`, beside the key file, let others in and know
+//! others' servers; both are read at the start, and what is not understood there refuses it. A client never makes a key.
+//! What a handshake proves is in `tls`; nothing here talks to a peer.
+
+mod error;
+mod file;
+mod fuzz;
+mod key;
+mod lists;
+mod tls;
+
+pub use fuzz::{fuzz_authorized_keys, fuzz_key_file, fuzz_known_servers};
+pub use key::{Fingerprint, PublicKey, RoleKey};
+pub use tls::{HandshakeError, server_name};
+
+use crate::control::ServeConfig;
+use crate::control::access::Access;
+use crate::failure::{Failure, Kind, printable};
+use file::KeyPlace;
+use key::Secret;
+use lists::{AUTHORIZED_KEYS, Authorized, Guest, KNOWN_SERVERS, KnownServers};
+use rustls::{ClientConfig, CommonState, ServerConfig};
+use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A server's own keys and whom it lets in.
+#[derive(Debug)]
+pub struct ServerIdentity {
+    place: KeyPlace,
+    keys: OwnKeys,
+    made: bool,
+    authorized: Authorized,
+}
+
+/// A client's own keys and which servers it knows.
+#[derive(Debug)]
+pub struct ClientIdentity {
+    place: KeyPlace,
+    keys: OwnKeys,
+    known: KnownServers,
+}
+
+/// What an authenticated client may do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Grant {
+    /// Whose key it is, for logs and for counting sessions.
+    pub fingerprint: Fingerprint,
+    /// The directory that the client sees as `/`, within what the server serves.
+    pub root: Option<PathBuf>,
+    /// It may write nothing.
+    pub read_only: bool,
+    /// It may delete nothing.
+    pub no_delete: bool,
+    /// Most sessions of this key at a time; `None`: as many as the server has.
+    pub sessions_max: Option<u32>,
+}
+
+impl Grant {
+    /// The same for whoever opens files.
+    pub(super) fn access(&self) -> Access {
+        let below = self.root.iter().map(|root| root.as_os_str().as_bytes().to_vec()).collect();
+        Access { below, read_only: self.read_only, no_delete: self.no_delete }
+    }
+}
+
+impl ServerIdentity {
+    /// Reads the key file, `asked` or where it usually is, and `authorized_keys`. Makes the key file if there is none.
+    ///
+    /// # Errors
+    /// Where a file is not as it must be: the server is not to start.
+    pub fn load(asked: Option<&Path>) -> Result<Self, Failure> {
+        let place = KeyPlace::find(asked)?;
+        let (secrets, made) = place.load_or_make()?;
+        let authorized = Authorized::load(&place)?;
+        Ok(Self { place, keys: OwnKeys::new(secrets), made, authorized })
+    }
+
+    /// The key file, if it was made just now.
+    pub fn made(&self) -> Option<&Path> {
+        self.made.then(|| self.place.path())
+    }
+
+    /// What a control connection is answered with. Lets in who has one of our keys, or one of `authorized_keys`.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        let own = self.keys.public.iter().map(|key| key.client);
+        let guests = self.authorized.guests().iter().map(|guest| guest.key.client);
+        tls::server_config(&self.keys.presented, own.chain(guests).collect())
+    }
+
+    /// What the client at the other end may do, its handshake done. `authorized_keys` has the last word, also on keys that
+    /// are ours.
+    ///
+    /// # Errors
+    /// Where it may do nothing at all; it is to be told no more than that it is refused.
+    pub fn grant(&self, tls: &CommonState, address: IpAddr) -> Result<Grant, HandshakeError> {
+        let key = tls::peer_key(tls)?;
+        let fingerprint = key.fingerprint();
+        match self.authorized.find(key) {
+            Some(guest) if guest.may_come_from(address) => Ok(guest.grant()),
+            Some(_) => Err(HandshakeError::Elsewhere(fingerprint)),
+            None if self.keys.public.iter().any(|own| own.client == key) => {
+                Ok(Grant { fingerprint, root: None, read_only: false, no_delete: false, sessions_max: None })
+            }
+            None => Err(HandshakeError::Stranger(Some(fingerprint))),
+        }
+    }
+
+    /// Who is let in, a line each, for people.
+    pub fn doors(&self) -> Vec<String> {
+        doors(&self.place, &self.keys.public, &self.authorized)
+    }
+}
+
+impl ClientIdentity {
+    /// Reads the key file, `asked` or where it usually is, and `known_servers`. Makes nothing.
+    ///
+    /// # Errors
+    /// Where a file is missing or not as it must be.
+    pub fn load(asked: Option<&Path>) -> Result<Self, Failure> {
+        let place = KeyPlace::find(asked)?;
+        let keys = OwnKeys::new(place.load()?);
+        let known = KnownServers::load(&place)?;
+        Ok(Self { place, keys, known })
+    }
+
+    /// What a control connection to `host`, as typed, is begun with. Trusts who has one of our keys, or one that
+    /// `known_servers` has for this host and port.
+    pub fn client_config(&self, host: &str, port: u16) -> Arc<ClientConfig> {
+        let own = self.keys.public.iter().map(|key| key.server);
+        tls::client_config(&self.keys.presented, own.chain(self.known.keys_of(host, port)).collect())
+    }
+
+    /// Whether the handshake that is done was one of ours.
+    ///
+    /// # Errors
+    /// Where it was not.
+    pub fn confirm(&self, tls: &CommonState) -> Result<(), HandshakeError> {
+        tls::peer_key(tls).map(drop)
+    }
+
+    /// A failed handshake, as the user at this end is told it: the likely cause, and what to do. `peer` is `host:port`.
+    pub fn explain(&self, error: &HandshakeError, peer: &[u8]) -> Failure {
+        let (path, own) = (shown(self.place.path()), self.keys.presented.public().fingerprint());
+        let (kind, text) = match error {
+            HandshakeError::Stranger(_) => {
+                let known = shown(&self.place.beside(KNOWN_SERVERS));
+                let text = format!(
+                    "the server has another key than this user's; a likely cause is that another user started it, as by \
+                     'sudo pdcp --serve'; copy that user's key file to {path}, or put '{} PUBLIC-KEY' into {known}, with \
+                     what 'pdcp --keygen --public' prints there",
+                    printable(peer)
+                );
+                (Kind::Refused, text)
+            }
+            HandshakeError::Refused | HandshakeError::Elsewhere(_) => {
+                let text = format!(
+                    "the server does not accept this user's key {own}; copy the server's key file to {path}, or put what \
+                     'pdcp --keygen --public' prints here into {AUTHORIZED_KEYS} beside it, and start the server again"
+                );
+                (Kind::Refused, text)
+            }
+            HandshakeError::Version | HandshakeError::NotTls => (Kind::Protocol, format!("the server: {error}")),
+            HandshakeError::Broken(_) => (Kind::ConnectionLost, error.to_string()),
+        };
+        Failure::about(kind, peer, text)
+    }
+}
+
+impl Guest {
+    fn grant(&self) -> Grant {
+        Grant {
+            fingerprint: self.key.fingerprint(),
+            root: self.root.clone(),
+            read_only: self.read_only,
+            no_delete: self.no_delete,
+            sessions_max: self.sessions_max.map(u32::from),
+        }
+    }
+}
+
+/// The keys of a key file.
+#[derive(Debug)]
+struct OwnKeys {
+    presented: Secret,
+    /// All of them, the presented one included.
+    public: Vec<PublicKey>,
+}
+
+impl OwnKeys {
+    fn new(secrets: Vec<Secret>) -> Self {
+        let public = secrets.iter().map(Secret::public).collect();
+        let presented = secrets.into_iter().next().expect("a key file that was read has a key");
+        Self { presented, public }
+    }
+}
+
+/// `--keygen`: makes the key file and says where; with `public`, makes nothing and gives the line for others' lists.
+///
+/// # Errors
+/// Where there is one already; with `public`, where there is none, or it is not as it must be.
+pub fn keygen(asked: Option<&Path>, public: bool) -> Result<String, Failure> {
+    let place = KeyPlace::find(asked)?;
+    if !public {
+        place.make()?;
+    }
+    let keys = OwnKeys::new(place.load()?);
+    let key = keys.presented.public();
+    Ok(if public { key.to_string() } else { format!("key {} made: {}", key.fingerprint(), shown(place.path())) })
+}
+
+/// `--serve --check`: what a server would serve, and to whom. Makes nothing and listens nowhere.
+///
+/// # Errors
+/// The one that the start would give.
+pub fn check(config: &ServeConfig) -> Result<String, Failure> {
+    let place = KeyPlace::find(config.key_file.as_deref())?;
+    let mut lines = vec![match config.address {
+        Some(address) => format!("would listen at {}", std::net::SocketAddr::new(address, config.port)),
+        None => format!("would listen at port {} of all addresses", config.port),
+    }];
+    lines.push(config.access.start_line(&config.served, config.run_as.as_deref()).replacen(
+        "serving",
+        "would serve",
+        1,
+    ));
+    let public = match place.load() {
+        Ok(secrets) => OwnKeys::new(secrets).public,
+        Err(error) if error.problem == error::Problem::Missing => {
+            lines.push(format!("would make a key: {}", shown(place.path())));
+            Vec::new()
+        }
+        Err(error) => return Err(error.into()),
+    };
+    lines.extend(doors(&place, &public, &Authorized::load(&place)?));
+    Ok(lines.join("\n"))
+}
+
+fn doors(place: &KeyPlace, own: &[PublicKey], authorized: &Authorized) -> Vec<String> {
+    let path = shown(place.path());
+    let mut lines: Vec<_> = own.iter().map(|key| format!("key {}: whoever has {path}", key.fingerprint())).collect();
+    for guest in authorized.guests() {
+        let conditions = guest.conditions();
+        let conditions = if conditions.is_empty() { "no conditions".into() } else { conditions.join(" ") };
+        lines.push(format!("key {}: {}", guest.key.fingerprint(), printable(conditions.as_bytes())));
+    }
+    if authorized.guests().is_empty() {
+        lines.push(format!("nobody else; others would be in {}", shown(&place.beside(AUTHORIZED_KEYS))));
+    }
+    lines
+}
+
+fn shown(path: &Path) -> String {
+    printable(path.as_os_str().as_bytes())
+}
+
+#[cfg(test)]
+mod tests;

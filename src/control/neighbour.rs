@@ -1,0 +1,78 @@
+//! Whether both ends of a session run on one kernel, in one network namespace: then nobody can listen between them, and
+//! nothing needs sealing.
+//!
+//! They prove it live. The server listens on an abstract Unix socket whose name only the two know; such names exist in one
+//! network namespace of one running kernel. Each end says there what only the other can check, its user id included, which
+//! the kernel tells the listener too: so nobody can pass the words on between two hosts, unless he is that user on both.
+//! Where anything of it fails, frames are sealed. Nothing else (addresses, boot ids) proves anything.
+
+use crate::limits::{NEIGHBOUR_MS, PROOF_LEN};
+use crate::seal::{Secret, Side, same_proof};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::geteuid;
+use std::io::{self, Read, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::time::Duration;
+
+/// The server's socket, until the client has come to it or the session begins without.
+pub(super) struct Rendezvous {
+    listener: tokio::net::UnixListener,
+    secret: Secret,
+}
+
+impl Rendezvous {
+    /// Listens under the session's own name.
+    pub(super) fn new(secret: Secret) -> io::Result<Self> {
+        let listener = UnixListener::bind_addr(&name(&secret)?)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener: tokio::net::UnixListener::from_std(listener)?, secret })
+    }
+
+    /// Returns when somebody came who is the client for certain.
+    pub(super) async fn met(self) {
+        loop {
+            let Ok((stream, _)) = self.listener.accept().await else { return std::future::pending().await };
+            let secret = self.secret.clone();
+            let greeted = stream.into_std().map(|stream| {
+                tokio::task::spawn_blocking(move || {
+                    stream.set_nonblocking(false)?;
+                    listen(&stream, &secret, Side::Client)?;
+                    speak(&stream, &secret, Side::Server)
+                })
+            });
+            if let Ok(greeted) = greeted
+                && matches!(greeted.await, Ok(Ok(())))
+            {
+                return;
+            }
+        }
+    }
+}
+
+/// The client's part: whether the server is here. Blocks for a moment at most.
+pub(super) fn meet(secret: &Secret) -> bool {
+    let met = || {
+        let stream = UnixStream::connect_addr(&name(secret)?)?;
+        speak(&stream, secret, Side::Client)?;
+        listen(&stream, secret, Side::Server)
+    };
+    met().is_ok()
+}
+
+fn name(secret: &Secret) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(secret.rendezvous())
+}
+
+fn speak(mut stream: &UnixStream, secret: &Secret, side: Side) -> io::Result<()> {
+    stream.set_write_timeout(Some(Duration::from_millis(NEIGHBOUR_MS)))?;
+    stream.write_all(&secret.greeting(side, geteuid().as_raw()))
+}
+
+fn listen(mut stream: &UnixStream, secret: &Secret, side: Side) -> io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_millis(NEIGHBOUR_MS)))?;
+    let user = socket_peercred(stream)?.uid.as_raw();
+    let mut said = [0; PROOF_LEN];
+    stream.read_exact(&mut said)?;
+    if same_proof(&said, &secret.greeting(side, user)) { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}

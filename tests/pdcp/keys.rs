@@ -1,0 +1,91 @@
+//! Keys from the command line: how one is made, where it is looked for, what a check of a server says.
+
+use crate::rig::{Process, Run, pdcp};
+use std::fs::{Permissions, set_permissions, write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// Runs it as a user with this home and these variables.
+#[track_caller]
+fn run_at(home: &Path, variables: &[(&str, &Path)], arguments: &[&str]) -> Run {
+    let mut command = pdcp(arguments);
+    for unset in ["PDCP_KEY_FILE", "CREDENTIALS_DIRECTORY", "XDG_CONFIG_HOME"] {
+        command.env_remove(unset);
+    }
+    command.env("HOME", home).envs(variables.iter().copied());
+    Process::start(command).wait()
+}
+
+#[test]
+fn a_key_is_made_once_and_its_public_line_is_all_that_is_printed() {
+    let home = TempDir::new().unwrap();
+    let key = home.path().join(".config/pdcp/key");
+    let before = run_at(home.path(), &[], &["--keygen", "--public"]);
+    assert_eq!((before.code, &before.stdout[..]), (5, ""), "{before}");
+    before.tells("there is no key");
+    assert!(!key.exists());
+
+    let made = run_at(home.path(), &[], &["--keygen"]);
+    assert_eq!(made.code, 0, "{made}");
+    assert!(made.stdout.starts_with("key ") && made.stdout.ends_with(&format!(" made: {}\n", key.display())), "{made}");
+    assert_eq!(key.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
+
+    let public = run_at(home.path(), &[], &["--keygen", "--public"]);
+    assert_eq!((public.code, &public.stderr[..]), (0, ""), "{public}");
+    assert!(public.stdout.starts_with("pdcp1-public-") && public.stdout.lines().count() == 1, "{public}");
+
+    let again = run_at(home.path(), &[], &["--keygen"]);
+    assert_eq!(again.code, 5, "{again}");
+    again.tells("exists and is kept");
+    assert_eq!(run_at(home.path(), &[], &["--keygen", "--public"]).stdout, public.stdout);
+}
+
+#[test]
+fn the_key_file_is_looked_for_where_it_is_named() {
+    let home = TempDir::new().unwrap();
+    let path = |name: &str| home.path().join(name);
+    let public = |variables: &[(&str, &Path)], arguments: &[&str]| {
+        run_at(home.path(), variables, &[&["--keygen", "--public"], arguments].concat()).stdout
+    };
+    let made = |name: &str| {
+        assert_eq!(run_at(home.path(), &[("PDCP_KEY_FILE", &path(name))], &["--keygen"]).code, 0);
+        public(&[], &["--key-file", path(name).to_str().unwrap()])
+    };
+    let (named, handed, config) = (made("named"), made("credentials/pdcp-key"), made("config/pdcp/key"));
+    let (named_path, credentials, config_path) = (path("named"), path("credentials"), path("config"));
+    let all: [(&str, &Path); 3] =
+        [("PDCP_KEY_FILE", &named_path), ("CREDENTIALS_DIRECTORY", &credentials), ("XDG_CONFIG_HOME", &config_path)];
+    assert_eq!(public(&all, &[]), named);
+    assert_eq!(public(&all[1..], &[]), handed);
+    assert_eq!(public(&all[2..], &[]), config);
+    assert_eq!(public(&all, &["--key-file", path("config/pdcp/key").to_str().unwrap()]), config);
+}
+
+#[test]
+fn a_check_says_whom_a_server_would_serve_or_why_it_would_not() {
+    let home = TempDir::new().unwrap();
+    let key = home.path().join("key");
+    let check = |options: &[&str]| {
+        let arguments = [&["--serve", ":9000", "--check", "--key-file", key.to_str().unwrap()], options].concat();
+        run_at(home.path(), &[], &arguments)
+    };
+    let none = check(&[]);
+    assert_eq!((none.code, key.exists()), (0, false), "{none}");
+    assert!(none.stdout.contains("would make a key"), "{none}");
+
+    run_at(home.path(), &[("PDCP_KEY_FILE", &key)], &["--keygen"]);
+    let some = check(&[]);
+    assert_eq!(some.code, 0, "{some}");
+    assert!(some.stdout.contains("port 9000 of all addresses") && some.stdout.contains("whoever has "), "{some}");
+
+    write(home.path().join("authorized_keys"), "\nrw\n").unwrap();
+    let wrong = check(&["--json"]);
+    wrong.ends_with(5);
+    wrong.tells("authorized_keys: line 2 has a word that is none of");
+
+    set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    let shared = check(&[]);
+    assert_eq!(shared.code, 5, "{shared}");
+    shared.tells("has mode 644, so others can reach the key");
+}
