@@ -420,6 +420,7 @@ fn what_this_user_may_not_do_is_3_for_the_source_and_11_for_the_target() {
     fs::copy(env!("CARGO_BIN_EXE_pdcp"), &program).unwrap();
     let home = rig.path("home");
     fs::create_dir(&home).unwrap();
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
     std::os::unix::fs::chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
     let as_nobody = |arguments: &[&str]| {
         let mut command = Command::new(&program);

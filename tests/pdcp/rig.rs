@@ -15,7 +15,7 @@ pub(crate) use valve::Valve;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
@@ -152,7 +152,10 @@ pub(crate) fn pdcp<A: AsRef<OsStr>>(arguments: &[A]) -> Command {
 /// The key of all ends in these tests, whose user's own is nobody's business.
 pub(crate) fn key_file() -> &'static Path {
     static KEY: LazyLock<PathBuf> = LazyLock::new(|| {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("key");
+        // Of its own directory, into which nobody else may write whatever the umask is.
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("user");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).unwrap();
+        let path = directory.join("key");
         if !path.exists() {
             pdcp::control::identity::keygen(Some(&path), false).unwrap();
         }
