@@ -98,11 +98,19 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Bytes of a text that explains a failure; longer ones are cut by their sender.
 pub const TEXT_BYTES_MAX: usize = 1024;
 
-/// Connections to a server that have not said who they are. A client's data connections come all at once, and some clients
-/// together; where more come, the oldest go, as who means well is done in no time.
-pub const STRANGERS_MAX: usize = 2 * CONNECTIONS_MAX as usize;
-/// Sessions of a server, from Hello on, whether they have workers yet or not: each holds files and sockets. Guessed.
-pub const SERVED_MAX: usize = 128;
+/// Connections to a server that have not said who they are. A client's data connections come all at once, and some hundred
+/// clients together on two cores need a second or so each; where more come, the oldest go, as who means well is done in
+/// no time. Each holds two descriptors or three.
+pub const STRANGERS_MAX: usize = 1024;
+/// Addresses that are remembered because somebody there failed to prove who he is. Guessed; who ends first is forgotten first.
+pub const PENALTIES_MAX: usize = 4096;
+/// What the next connection from there waits for its greeting, doubled with each failure. Guessed: a person with the wrong
+/// key hardly feels it.
+pub const PENALTY_MS_MIN: u64 = 250;
+/// See [`PENALTY_MS_MIN`].
+pub const PENALTY_MS_MAX: u64 = 5_000;
+/// Without a failure for so long, the next one is the first again.
+pub const PENALTY_FORGOTTEN_MS: u64 = 60_000;
 
 // --- keys ---
 
@@ -117,8 +125,10 @@ pub const KEY_LIST_BYTES_MAX: usize = 1 << 20;
 
 /// Buffer for small frames, one for each direction of a connection.
 pub const FRAME_BUFFER_BYTES: usize = 8 << 10;
-/// Small frames of 256 connections on one worker.
+/// Small frames of all connections of one worker.
 pub const FRAME_BUFFERS: usize = 512;
+/// Connections of one worker.
+pub const CONNECTIONS_PER_WORKER_MAX: u32 = 256;
 /// An extent read through the page cache: eight of them fit a core's L2 cache (3.5 GB/s a core with 64 KiB, 2.7 with 1 MiB).
 pub const SMALL_BUFFER_BYTES: usize = 64 << 10;
 /// See [`SMALL_BUFFER_BYTES`].
@@ -236,6 +246,8 @@ const _: () = assert!(BLOCK_BYTES_MAX as usize <= LARGE_BUFFER_BYTES, "an extent
 const _: () = assert!(HEADER_LEN + PIECES_MAX * PIECE_LEN <= FRAME_LEN_MAX, "a data frame's table must fit");
 const _: () = assert!(HEADER_LEN + RUNS_MAX * RUN_LEN + TAG_LEN <= FRAME_LEN_MAX, "a frame of runs must fit");
 const _: () = assert!(FRAME_LEN_MAX <= FRAME_BUFFER_BYTES, "the longest frame must fit the buffer it is received into");
+const _: () = assert!(2 * CONNECTIONS_PER_WORKER_MAX as usize <= FRAME_BUFFERS, "a small frame in each direction");
+const _: () = assert!(PENALTY_MS_MAX < HELLO_MS, "who waits for his greeting can still answer it");
 const _: () = assert!(OPERATIONS_MAX <= COMPLETIONS as usize, "a completion must never be lost by overflow");
 const _: () = assert!(
     (SIGNATURE_BATCH_BYTES / BLOCK_BYTES_MIN) as usize <= SIGNATURES_MAX,

@@ -299,7 +299,7 @@ impl Copy {
             }
             Ok(_) => return Err(Failure::about(Kind::Protocol, &peer, "a Welcome was expected")),
             Err(LinkError::Tls(error)) => return Err(identity.explain(&error, &peer)),
-            Err(error) => return Err(before_welcome(&error, &peer)),
+            Err(error) => return Err(before_welcome(&error, link.is_greeted(), &peer)),
         };
         if let Err(error) = link.about_peer(|tls| identity.confirm(tls)) {
             return Err(refuse(link, identity.explain(&error, &peer)).await);

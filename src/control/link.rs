@@ -235,6 +235,11 @@ impl Link {
         bytes.get()
     }
 
+    /// Whether the server has said its greeting.
+    pub(super) fn is_greeted(&self) -> bool {
+        self.tls.borrow().challenge.is_some()
+    }
+
     /// Whether the peer is on this host, as far as can be told; for people.
     pub(super) fn is_one_host(&self) -> bool {
         is_one_host(&self.socket).unwrap_or(false)
@@ -455,8 +460,12 @@ async fn read_exactly(stream: &tokio_uring::net::TcpStream, bytes: usize) -> Opt
 }
 
 /// What it means to a client that its link failed before it was welcome.
-pub(super) fn before_welcome(error: &LinkError, peer: &[u8]) -> Failure {
+pub(super) fn before_welcome(error: &LinkError, is_greeted: bool, peer: &[u8]) -> Failure {
     let (kind, text) = match error {
+        // It hangs up on whom it does not know where too many call.
+        LinkError::Closed | LinkError::Broken(_) if is_greeted => {
+            (Kind::Busy, "the server hung up; it has too many callers, or is being stopped; try again later".into())
+        }
         LinkError::Decode(DecodeError::NotPdcp) => (Kind::Protocol, "what answers there is no pdcp server".into()),
         LinkError::Decode(error) => (Kind::Protocol, error.to_string()),
         LinkError::Tls(error) => (Kind::Refused, error.to_string()),

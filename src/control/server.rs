@@ -7,10 +7,12 @@ use super::access::{Access, second_walls};
 use super::client::Stop;
 use super::crew::{Crew, Plan, random};
 use super::dial::Seated;
+use super::door::{Door, Guest, Origin, Stranger};
 use super::drive::{Session, drive};
-use super::identity::{Fingerprint, Grant, ServerIdentity};
+use super::identity::{Grant, ServerIdentity};
 use super::link::{self, Caller, DataSocket, Link, LinkError, identify, random_bytes};
 use super::neighbour::Rendezvous;
+use super::room::{Place, Room};
 use super::signals::Signals;
 use super::user::become_user;
 use super::{Names, Progress, ServeConfig, Summary, Watch, files};
@@ -18,21 +20,20 @@ use crate::bottleneck::Limit;
 use crate::completion::DirectPolicy;
 use crate::failure::{Failure, Kind, printable};
 use crate::limits::{
-    ACCEPT_PAUSE_MS, BEGIN_MS, GOODBYE_MS, GRACE_MS, HELLO_MS, LOG_LINES_MAX, NEIGHBOUR_MS, SERVED_MAX, STRANGERS_MAX,
-    WORKER_BUFFER_BYTES,
+    ACCEPT_PAUSE_MS, BEGIN_MS, GOODBYE_MS, GRACE_MS, HELLO_MS, LOG_LINES_MAX, NEIGHBOUR_MS, WORKER_BUFFER_BYTES,
 };
 use crate::ring::Ring;
 use crate::root::{Root, Source, Target, TargetRequest, raise_wall};
 use crate::seal::{Secret, Side, has_aes, same_proof};
 use crate::session::ProtocolError;
-use crate::session::handshake::{Offer, agree, check_hello, welcome};
+use crate::session::handshake::{Offer, agree, check_hello, wanted_connections, welcome};
 use crate::wire::{Hello, Join, Message, SessionId, Welcome};
 use crate::worker::inbox::{Joined, Mailbox};
 use rustls::ServerConfig;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -52,6 +53,7 @@ pub fn serve(config: ServeConfig, watch: &mut dyn Watch) -> Summary {
 
 async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<(), Failure> {
     let plan = Plan::new(&config.workers)?;
+    allow_descriptors();
     let identity = ServerIdentity::load(config.key_file.as_deref())?;
     let listener = listen(config.address, config.port)?;
     let address = listener.local_addr().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
@@ -87,9 +89,9 @@ async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<
         cores: crew.cores().to_vec(),
         waiting: RefCell::default(),
         arrived: Notify::new(),
-        strangers: RefCell::default(),
+        door: Rc::default(),
+        room: Rc::new(Room::new(crew.mailboxes().len())),
         running: Cell::new(0),
-        guests: RefCell::default(),
         left: Notify::new(),
         stopped,
         log,
@@ -100,7 +102,7 @@ async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<
     watch.listening(address);
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = async { server.door.room().await; listener.accept().await } => match accepted {
                 Ok((socket, peer)) => server.greet(socket, peer),
                 // Out of descriptors, most likely: sessions that end give some back.
                 Err(error) => {
@@ -119,6 +121,13 @@ async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<
             }
         }
     }
+}
+
+/// As many descriptors as the system lets us have: shells give their children few, for programs that cannot count beyond.
+fn allow_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }); // refused: fewer are accepted at a time
 }
 
 /// A socket that listens. No address means all of them: IPv6 and IPv4, or IPv4 where there is no IPv6.
@@ -174,11 +183,9 @@ struct Server {
     waiting: RefCell<HashMap<SessionId, Waiting>>,
     /// Some seat was taken.
     arrived: Notify,
-    /// Connections that have not said who they are, oldest first.
-    strangers: RefCell<VecDeque<Rc<TcpStream>>>,
+    door: Rc<Door>,
+    room: Rc<Room>,
     running: Cell<usize>,
-    /// Whose sessions they are, a key for each.
-    guests: RefCell<Vec<Fingerprint>>,
     /// Some session has ended.
     left: Notify,
     stopped: told::Receiver<Stop>,
@@ -228,61 +235,6 @@ impl Drop for Running<'_> {
     }
 }
 
-/// One session of a key, until this is dropped.
-struct Guest<'a>(&'a Server, Fingerprint);
-
-impl<'a> Guest<'a> {
-    /// Lets one more session of this key in, if it may have one.
-    fn enter(server: &'a Server, grant: &Grant) -> Result<Self, Failure> {
-        let mut guests = server.guests.borrow_mut();
-        let count = guests.iter().filter(|guest| **guest == grant.fingerprint).count();
-        if grant.sessions_max.is_some_and(|most| count >= most as usize) {
-            return Err(Failure::new(Kind::Busy, "this key has as many sessions as it may have; try again later"));
-        }
-        guests.push(grant.fingerprint);
-        Ok(Self(server, grant.fingerprint))
-    }
-}
-
-impl Drop for Guest<'_> {
-    fn drop(&mut self) {
-        let mut guests = self.0.guests.borrow_mut();
-        if let Some(at) = guests.iter().position(|guest| *guest == self.1) {
-            guests.swap_remove(at);
-        }
-    }
-}
-
-/// A connection on the list of those that have not said who they are, until this is dropped.
-struct Stranger {
-    server: Rc<Server>,
-    handle: Rc<TcpStream>,
-}
-
-impl Stranger {
-    fn enter(server: &Rc<Server>, handle: TcpStream) -> Self {
-        let handle = Rc::new(handle);
-        let mut strangers = server.strangers.borrow_mut();
-        if strangers.len() >= STRANGERS_MAX
-            && let Some(oldest) = strangers.pop_front()
-        {
-            _ = oldest.shutdown(Shutdown::Both); // its task finds it closed
-        }
-        strangers.push_back(Rc::clone(&handle));
-        Self { server: Rc::clone(server), handle }
-    }
-
-    fn turn_out(&self) {
-        _ = self.handle.shutdown(Shutdown::Both);
-    }
-}
-
-impl Drop for Stranger {
-    fn drop(&mut self) {
-        self.server.strangers.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.handle));
-    }
-}
-
 /// A session's files, opened.
 #[derive(Debug, Default)]
 struct Opened {
@@ -294,25 +246,17 @@ impl Server {
     /// Finds out who calls, within a time, and serves them.
     fn greet(self: &Rc<Self>, socket: tokio::net::TcpStream, peer: SocketAddr) {
         let Ok(socket) = socket.into_std() else { return };
+        let Ok(handle) = socket.try_clone() else { return };
+        let stranger = self.door.enter(Origin::from(peer.ip()), handle);
         let server = Rc::clone(self);
         link::spawn(async move {
-            if socket.set_nonblocking(false).is_err() {
+            if socket.set_nonblocking(false).is_err() || stranger.penance().await.is_none() {
                 return;
             }
-            let Ok(handle) = socket.try_clone() else { return };
-            let stranger = Stranger::enter(&server, handle);
-            // One deadline for all that comes before trust, not one for each step.
-            let deadline = tokio::time::Instant::now() + Duration::from_millis(HELLO_MS);
-            let found = tokio::time::timeout_at(deadline, identify(socket, Arc::clone(&server.tls))).await;
-            match found {
-                Ok(Some(Caller::Control(link))) => server.serve(link, peer, stranger, deadline).await,
-                Ok(Some(Caller::Data(join, socket))) => {
-                    if tokio::time::timeout_at(deadline, server.seat(join, socket)).await.is_err() {
-                        stranger.turn_out();
-                    }
-                }
-                Ok(None) => {}
-                Err(_) => stranger.turn_out(),
+            match stranger.patience(identify(socket, Arc::clone(&server.tls))).await.flatten() {
+                Some(Caller::Control(link)) => server.serve(link, peer, stranger).await,
+                Some(Caller::Data(join, socket)) => server.seat(join, socket, stranger.origin).await,
+                None => {}
             }
         });
     }
@@ -341,7 +285,7 @@ impl Server {
     }
 
     /// A data connection wants to join.
-    async fn seat(&self, join: Join, socket: DataSocket) {
+    async fn seat(&self, join: Join, socket: DataSocket, origin: Origin) {
         let number = join.number;
         let secret;
         {
@@ -349,9 +293,12 @@ impl Server {
             let Some(session) = waiting.get_mut(&join.session) else { return };
             secret = session.secret.connection(&socket.challenge, number);
             let proven = same_proof(&join.proof, &secret.proof(Side::Client));
+            if !proven {
+                return self.door.blame(origin);
+            }
             match session.seat(number) {
-                Some(seat @ Seat::Free) if proven => *seat = Seat::Admitting,
-                _ => return, // and who failed may try again, but a seat is taken once
+                Some(seat @ Seat::Free) => *seat = Seat::Admitting,
+                _ => return, // a seat is taken once
             }
         }
         let admitted = socket.admit(&secret.proof(Side::Server)).await;
@@ -364,17 +311,24 @@ impl Server {
     }
 
     /// One session, from Hello to goodbye.
-    async fn serve(&self, mut link: Link, peer: SocketAddr, stranger: Stranger, deadline: tokio::time::Instant) {
+    async fn serve(&self, mut link: Link, peer: SocketAddr, stranger: Stranger) {
         let began = Instant::now();
         let name = peer_name(peer);
-        let said = tokio::time::timeout_at(deadline, link.receive()).await.unwrap_or(Err(LinkError::Silent));
-        drop(stranger);
+        let Some(said) = stranger.patience(link.receive()).await else { return };
+        let origin = stranger.origin;
+        let mut stranger = Some(stranger); // for as long as nothing else bounds how many there are
         let _running = Running::enter(self);
         if let Ok(Message::Hello(hello)) = said {
             let grant = link.about_peer(|tls| self.identity.grant(tls, peer.ip().to_canonical()));
             let key = grant.as_ref().map_or_else(|_| String::new(), |grant| format!(" key {}", grant.fingerprint));
             let result = match grant {
-                Ok(grant) => self.session(&mut link, &hello, &name, &grant).await,
+                Ok(grant) => match self.let_in(&hello, &name, &grant, origin) {
+                    Ok(inside) => {
+                        stranger = None;
+                        self.session(&mut link, &hello, &name, &grant, inside).await
+                    }
+                    Err(failure) => Err(failure),
+                },
                 Err(error) => Err(Failure::about(Kind::Refused, &name, error.to_string())),
             };
             if let Err(failure) = &result {
@@ -395,13 +349,28 @@ impl Server {
             let line = format!("{who}{key} {what} {path}{dry}: {how}, {:.3} s", began.elapsed().as_secs_f64());
             _ = self.log.try_send(line); // full: a log line is not worth waiting for
         } else {
+            if matches!(&said, Err(LinkError::Tls(error)) if error.is_failed_proof()) {
+                self.door.blame(origin);
+            }
             let failure = said.map_or_else(
                 |error| Failure::new(error.kind(), error.to_string()),
                 |_| Failure::new(Kind::Protocol, "a Hello was expected"),
             );
             link.send(&Message::Failed(failure.into()));
         }
-        link.close(GOODBYE_MS).await;
+        match stranger {
+            Some(stranger) => _ = stranger.patience(link.close(GOODBYE_MS)).await,
+            None => _ = link.close(GOODBYE_MS).await,
+        }
+    }
+
+    /// Whether there is room for what this client wants.
+    fn let_in(&self, hello: &Hello, name: &[u8], grant: &Grant, origin: Origin) -> Result<(Guest, Place), Failure> {
+        check_hello(hello).map_err(|error| Failure::about(Kind::Protocol, name, error.to_string()))?;
+        let guest = self.door.admit(grant, origin)?;
+        let wanted = wanted_connections(hello, count(&self.mailboxes)).min(self.connections_max);
+        let full = || Failure::new(Kind::Busy, "has no room for another session now; try again later");
+        Ok((guest, self.room.take(wanted, random()).ok_or_else(full)?))
     }
 
     /// Bytes that changed and what limited it, or why it failed.
@@ -411,19 +380,15 @@ impl Server {
         hello: &Hello,
         name: &[u8],
         grant: &Grant,
+        (_guest, mut place): (Guest, Place),
     ) -> Result<(u64, Option<Limit>), Failure> {
-        let lied = |error: ProtocolError| Failure::about(Kind::Protocol, name, error.to_string());
-        check_hello(hello).map_err(lied)?;
-        if self.running.get() > SERVED_MAX {
-            return Err(Failure::new(Kind::Busy, "has no room for another session now; try again later"));
-        }
-        let _guest = Guest::enter(self, grant)?;
         let mut opened = open(hello, self.root.clone(), self.access.narrowed_by(&grant.access())).await?;
-        let welcome = self.welcome(hello, &opened);
+        let welcome = self.welcome(hello, &opened, &place);
+        place.settle(welcome.connections);
         let session = welcome.session;
         let result = self.begin(link, welcome).await;
         self.waiting.borrow_mut().remove(&session);
-        let (welcome, sockets, mailboxes) = match result {
+        let (welcome, sockets) = match result {
             Ok(begun) => begun,
             Err(failure) => {
                 if let Some(target) = opened.target.take() {
@@ -432,6 +397,7 @@ impl Server {
                 return Err(failure);
             }
         };
+        let lied = |error: ProtocolError| Failure::about(Kind::Protocol, name, error.to_string());
         let agreed = agree(hello, &welcome).map_err(lied)?;
         let mut terms = agreed.terms;
         if !hello.options.whole_file {
@@ -453,7 +419,7 @@ impl Server {
             ends,
             source: opened.source,
             target: opened.target,
-            mailboxes,
+            mailboxes: place.workers.iter().map(|at| self.mailboxes[*at].clone()).collect(),
             sockets,
             link: Some(link),
             peer_workers: hello.workers.min(welcome.connections),
@@ -464,34 +430,24 @@ impl Server {
         ending.failure.map_or(Ok((ending.counts.changed_bytes, ending.limit)), Err)
     }
 
-    fn welcome(&self, hello: &Hello, opened: &Opened) -> Welcome {
-        // Sessions begin at different workers, so that those with few connections do not all meet on the first.
-        let first = random() % self.mailboxes.len();
-        let mut cores = self.cores.clone();
-        if !cores.is_empty() {
-            cores.rotate_left(first);
-        }
+    fn welcome(&self, hello: &Hello, opened: &Opened, place: &Place) -> Welcome {
         let taken = opened.target.as_ref().is_some_and(|target| target.taken_path() != hello.path);
         let offer = Offer {
             session: random_bytes(),
             source: opened.source.as_ref().map(|source| source.facts().metadata()),
             basis_bytes: opened.target.as_ref().and_then(Target::basis_bytes),
             taken_name: if taken { hello.source_name.clone() } else { Vec::new() },
-            workers: u32::try_from(self.mailboxes.len()).expect("bounded by limits"),
-            connections_max: self.connections_max,
+            workers: count(&place.workers),
+            connections_max: place.connections,
             aes: has_aes(),
             plaintext: self.plaintext,
-            cores,
+            cores: place.workers.iter().filter_map(|at| self.cores.get(*at).copied()).collect(),
         };
         welcome(hello, offer)
     }
 
     /// Welcomes, and waits until the client says which of its data connections have joined.
-    async fn begin(
-        &self,
-        link: &mut Link,
-        welcome: Welcome,
-    ) -> Result<(Welcome, Vec<Joined<OwnedFd>>, Vec<Mailbox<Ring>>), Failure> {
+    async fn begin(&self, link: &mut Link, welcome: Welcome) -> Result<(Welcome, Vec<Joined<OwnedFd>>), Failure> {
         let unready = || Failure::new(Kind::Protocol, "TLS has no secret to share");
         let secret = link.secret().ok_or_else(unready)?;
         let rendezvous = if link.is_one_host() { Rendezvous::new(secret.clone()).ok() } else { None };
@@ -539,14 +495,7 @@ impl Server {
         let sockets = sockets
             .ok_or_else(|| Failure::new(Kind::Protocol, "a Begin names connections that have not joined, or none"))?;
         let sockets = sockets.into_iter().map(|seated| seated.joined(Side::Server, cipher)).collect();
-        let mut mailboxes = self.mailboxes.clone();
-        if let Some(core) = welcome.cores.first()
-            && let Some(first) = self.cores.iter().position(|own| own == core)
-        {
-            mailboxes.rotate_left(first);
-        }
-        mailboxes.truncate((welcome.connections as usize).max(1));
-        Ok((welcome, sockets, mailboxes))
+        Ok((welcome, sockets))
     }
 
     /// The sockets of these connections, once those under way are in. `None`: some never asked to join.
@@ -599,6 +548,11 @@ async fn open(hello: &Hello, served: Root, access: Access) -> Result<Opened, Fai
             .map_err(|error| error.of_target(path))
     });
     opened.await.unwrap_or_else(|_| Err(Failure::new(Kind::Other, "an internal error; please report it")))
+}
+
+/// Workers, of which there are few.
+fn count<T>(workers: &[T]) -> u32 {
+    u32::try_from(workers.len()).expect("bounded by limits")
 }
 
 fn peer_name(peer: SocketAddr) -> Vec<u8> {

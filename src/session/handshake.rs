@@ -59,11 +59,15 @@ pub fn check_hello(hello: &Hello) -> Result<(), ProtocolError> {
     BlockSize::checked(hello.options.block_bytes).map(drop).ok_or(ProtocolError::Value("block size"))
 }
 
+/// How many connections a client wants from a server with so many workers.
+pub fn wanted_connections(hello: &Hello, workers: u32) -> u32 {
+    if hello.connections == 0 { hello.workers.max(workers).min(CONNECTIONS_DEFAULT_MAX) } else { hello.connections }
+}
+
 /// The answer to a Hello that was checked.
 pub fn welcome(hello: &Hello, offer: Offer) -> Welcome {
     let source = hello.source.or(offer.source).expect("one of the two has the source");
-    let default = hello.workers.max(offer.workers).min(CONNECTIONS_DEFAULT_MAX);
-    let asked = if hello.connections == 0 { default } else { hello.connections };
+    let asked = wanted_connections(hello, offer.workers);
     // The deal only asks for the smaller number of workers, so which side has which does not matter.
     let deal = Deal::new(source.bytes, asked.min(offer.connections_max), hello.workers, offer.workers);
     let cipher = if hello.aes && offer.aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };

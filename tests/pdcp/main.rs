@@ -6,6 +6,7 @@ mod benchmark;
 mod cli;
 mod content;
 mod corpus;
+mod crowd;
 mod defects;
 mod failures;
 mod holes;

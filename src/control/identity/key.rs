@@ -211,7 +211,7 @@ impl fmt::Display for PublicKey {
 
 /// Enough of a key's SHA-256 to tell people's keys apart: 64 bits, in hex. Nothing is decided by it.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
-pub struct Fingerprint([u8; 8]);
+pub struct Fingerprint(pub(in crate::control) [u8; 8]);
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

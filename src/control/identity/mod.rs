@@ -164,6 +164,7 @@ impl ClientIdentity {
                 );
                 (Kind::Refused, text)
             }
+            HandshakeError::Unproven => (Kind::Refused, format!("the server: {error}; is somebody in between?")),
             HandshakeError::Version | HandshakeError::NotTls => (Kind::Protocol, format!("the server: {error}")),
             HandshakeError::Broken(_) => (Kind::ConnectionLost, error.to_string()),
         };

@@ -30,6 +30,8 @@ pub(super) const ALPN: &[u8] = b"pdcp/1";
 pub enum HandshakeError {
     /// The peer has shown a key that is not accepted here.
     Stranger(Option<Fingerprint>),
+    /// The peer has shown a key, and not proven that it is its own.
+    Unproven,
     /// The client has shown a key that is known, but may not come from its address.
     Elsewhere(Fingerprint),
     /// The peer does not accept our key.
@@ -47,6 +49,7 @@ impl fmt::Display for HandshakeError {
         match self {
             Self::Stranger(Some(fingerprint)) => write!(f, "its key {fingerprint} is not known here"),
             Self::Stranger(None) => f.write_str("it has shown no key of the right kind"),
+            Self::Unproven => f.write_str("it has not proven that the key it has shown is its own"),
             Self::Elsewhere(fingerprint) => write!(f, "its key {fingerprint} may not come from this address"),
             Self::Refused => f.write_str("it does not accept this user's key"),
             Self::Version => f.write_str("it speaks another version of the protocol, or another protocol over TLS"),
@@ -65,6 +68,7 @@ impl From<&rustls::Error> for HandshakeError {
             Error::InvalidCertificate(CertificateError::Other(OtherError(reason))) => {
                 reason.downcast_ref::<Self>().cloned().unwrap_or_else(|| Self::Broken(error.to_string()))
             }
+            Error::InvalidCertificate(CertificateError::BadSignature) => Self::Unproven,
             Error::NoCertificatesPresented => Self::Stranger(None),
             Error::NoApplicationProtocol | Error::PeerIncompatible(_) => Self::Version,
             Error::InvalidMessage(_) => Self::NotTls,
@@ -75,6 +79,11 @@ impl From<&rustls::Error> for HandshakeError {
 }
 
 impl HandshakeError {
+    /// Whether the peer has tried to be somebody and failed.
+    pub(in crate::control) fn is_failed_proof(&self) -> bool {
+        matches!(self, Self::Stranger(_) | Self::Unproven)
+    }
+
     /// By the peer's alert.
     fn told(alert: AlertDescription) -> Self {
         match alert {

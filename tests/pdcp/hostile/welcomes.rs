@@ -98,7 +98,7 @@ const INSTEAD: &[Instead] = &[
     ("zeros", |a| answer(a, &[0; 16]), 12, "no pdcp server"),
     ("half a greeting, and the end", |a| cut(answer(a, &encode_greeting(&CHALLENGE)[..9])), 35, "closed"),
     ("nothing, and the end", |a| cut(answer(a, b"")), 35, "closed"),
-    ("a greeting, and the end", |a| cut(answer(a, &encode_greeting(&CHALLENGE))), 35, "closed"),
+    ("a greeting, and the end", |a| cut(answer(a, &encode_greeting(&CHALLENGE))), 43, "hung up"),
     ("a greeting and text", |a| greeted_and(a, b"220 ready\r\n"), 12, "does not speak TLS"),
     ("a greeting and zeros", |a| greeted_and(a, &[0; 100]), 12, "does not speak TLS"),
     ("a greeting and a Welcome in the clear", |a| greeted_and(a, &in_the_clear()), 12, "does not speak TLS"),
@@ -112,7 +112,7 @@ const INSTEAD: &[Instead] = &[
     ),
     ("a message that cannot be read", |a| first(a, &[4, 0, 0, 0, 9, 9, 9, 9]), 12, "cannot be read"),
     ("a message as long as can be", |a| first(a, &[0xff; 4]), 12, "too long"),
-    ("half a message, and the end", |a| cut(first(a, &[4, 0, 0, 0, 1])), 35, "closed"),
+    ("half a message, and the end", |a| cut(first(a, &[4, 0, 0, 0, 1])), 43, "hung up"),
     // --- and nothing at all: there is a limit ---
     ("silence", |a| answer(a, b""), 35, "does not answer"),
     ("silence after the greeting", |a| answer(a, &encode_greeting(&CHALLENGE)), 35, "does not answer"),

@@ -1,0 +1,123 @@
+//! The room of a server: which workers have how many sessions, and how many connections.
+//!
+//! Who comes when there is none is told at once, before a file is opened for him. The worker itself has the last word: it
+//! knows what its buffers are doing.
+
+use crate::limits::{CONNECTIONS_PER_WORKER_MAX, SESSIONS_MAX};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// What the workers of a server have taken on, by worker.
+#[derive(Debug)]
+pub(super) struct Room(RefCell<Vec<Load>>);
+
+/// In the order in which workers are chosen: those with the fewest sessions first.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+struct Load {
+    sessions: usize,
+    connections: u32,
+}
+
+impl Room {
+    pub(super) fn new(workers: usize) -> Self {
+        Self(RefCell::new(vec![Load::default(); workers]))
+    }
+
+    /// A place for a session that wants so many connections: perhaps fewer, on as many workers as they can use. Of workers
+    /// that have as much to do, `turn` says who begins, so that not all sessions meet on the first. `None`: there is none.
+    pub(super) fn take(self: &Rc<Self>, wanted: u32, turn: usize) -> Option<Place> {
+        let mut loads = self.0.borrow_mut();
+        let count = loads.len();
+        let is_free = |load: &Load| load.sessions < SESSIONS_MAX && load.connections < CONNECTIONS_PER_WORKER_MAX;
+        let mut workers: Vec<_> = (0..count).map(|at| (turn + at) % count).filter(|at| is_free(&loads[*at])).collect();
+        workers.sort_by_key(|at| loads[*at]);
+        workers.truncate(wanted.max(1) as usize);
+        let each = workers.iter().map(|at| CONNECTIONS_PER_WORKER_MAX - loads[*at].connections).min()?;
+        let spread = u32::try_from(workers.len()).ok()?;
+        let each = each.min(wanted.div_ceil(spread));
+        for at in &workers {
+            loads[*at].sessions += 1;
+            loads[*at].connections += each;
+        }
+        Some(Place { room: Rc::clone(self), workers, each, connections: wanted.min(each * spread) })
+    }
+}
+
+/// What one session has taken, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    room: Rc<Room>,
+    /// Its workers, in the order in which its connections use them.
+    pub(super) workers: Vec<usize>,
+    /// Connections set aside on each of them.
+    each: u32,
+    /// Its connections at most.
+    pub(super) connections: u32,
+}
+
+impl Place {
+    /// It turns out that fewer connections are enough: gives back the workers that get none.
+    pub(super) fn settle(&mut self, connections: u32) {
+        while self.workers.len() > (connections as usize).max(1) {
+            let last = self.workers.pop();
+            last.into_iter().for_each(|at| self.give_back(at));
+        }
+    }
+
+    fn give_back(&self, at: usize) {
+        let mut loads = self.room.0.borrow_mut();
+        loads[at].sessions -= 1;
+        loads[at].connections -= self.each;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.workers.iter().for_each(|at| self.give_back(*at));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_go_where_fewest_are_until_there_is_no_room_and_come_back() {
+        let room = Rc::new(Room::new(2));
+        let one = room.take(1, 1).unwrap();
+        assert_eq!((&one.workers[..], one.connections), (&[1][..], 1));
+        assert_eq!(room.take(1, 1).unwrap().workers, [0], "the other has less to do");
+        let both = room.take(3, 1).unwrap();
+        assert_eq!((&both.workers[..], both.connections), (&[0, 1][..], 3));
+        drop((one, both));
+        let mut places: Vec<_> = std::iter::from_fn(|| room.take(2, 0)).collect();
+        assert_eq!(places.len(), SESSIONS_MAX);
+        places[0].settle(1);
+        assert_eq!(room.take(2, 0).unwrap().workers.len(), 1, "a worker was given back");
+        drop(places);
+        assert!(room.0.borrow().iter().all(|load| *load == Load::default()));
+    }
+
+    #[test]
+    fn who_wants_more_connections_than_are_left_gets_fewer() {
+        let room = Rc::new(Room::new(2));
+        let mut places = Vec::new();
+        for want in [128, 128, 128, 128] {
+            let place = room.take(128, 0).unwrap();
+            assert_eq!(place.connections, want);
+            places.push(place);
+        }
+        assert!(room.take(1, 0).is_none());
+        places.truncate(3);
+        let odd = room.take(101, 0).unwrap();
+        assert_eq!((odd.connections, odd.each), (101, 51));
+        assert_eq!(room.take(128, 0).unwrap().connections, 26);
+    }
+
+    #[test]
+    fn an_empty_file_has_a_place_without_connections() {
+        let room = Rc::new(Room::new(1));
+        let place = room.take(0, 0).unwrap();
+        assert_eq!((place.workers.len(), place.connections), (1, 0));
+    }
+}
