@@ -13,6 +13,7 @@ mod files;
 pub mod identity;
 mod link;
 mod neighbour;
+mod seats;
 pub mod server;
 mod signals;
 mod user;
