@@ -15,6 +15,7 @@ pub mod identity;
 mod link;
 mod neighbour;
 mod room;
+mod seats;
 pub mod server;
 mod signals;
 mod user;

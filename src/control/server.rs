@@ -13,6 +13,7 @@ use super::identity::{Grant, ServerIdentity};
 use super::link::{self, Caller, DataSocket, Link, LinkError, identify, random_bytes};
 use super::neighbour::Rendezvous;
 use super::room::{Place, Room};
+use super::seats::{NoSeat, Seats};
 use super::signals::Signals;
 use super::user::become_user;
 use super::{Names, Progress, ServeConfig, Summary, Watch, files};
@@ -24,19 +25,19 @@ use crate::limits::{
 };
 use crate::ring::Ring;
 use crate::root::{Root, Source, Target, TargetRequest, raise_wall};
-use crate::seal::{Secret, Side, has_aes, same_proof};
+use crate::seal::{Side, has_aes};
 use crate::session::ProtocolError;
 use crate::session::handshake::{Offer, agree, check_hello, wanted_connections, welcome};
-use crate::wire::{Hello, Join, Message, SessionId, Welcome};
+use crate::wire::{Hello, Join, Message, Welcome};
 use crate::worker::inbox::{Joined, Mailbox};
 use rustls::ServerConfig;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch as told};
 
@@ -87,7 +88,7 @@ async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<
         connections_max: config.connections_max,
         mailboxes: crew.mailboxes().to_vec(),
         cores: crew.cores().to_vec(),
-        waiting: RefCell::default(),
+        seats: RefCell::default(),
         arrived: Notify::new(),
         door: Rc::default(),
         room: Rc::new(Room::new(crew.mailboxes().len())),
@@ -179,9 +180,9 @@ struct Server {
     connections_max: u32,
     mailboxes: Vec<Mailbox<Ring>>,
     cores: Vec<u32>,
-    /// Sessions that were welcomed and wait for their data connections.
-    waiting: RefCell<HashMap<SessionId, Waiting>>,
-    /// Some seat was taken.
+    /// Of sessions that were welcomed.
+    seats: RefCell<Seats<Seated>>,
+    /// Some seat was settled.
     arrived: Notify,
     door: Rc<Door>,
     room: Rc<Room>,
@@ -190,32 +191,6 @@ struct Server {
     left: Notify,
     stopped: told::Receiver<Stop>,
     log: mpsc::Sender<String>,
-}
-
-/// A session that waits for its data connections.
-#[derive(Debug)]
-struct Waiting {
-    secret: Secret,
-    seats: Vec<Seat>,
-}
-
-impl Waiting {
-    fn seat(&mut self, number: u32) -> Option<&mut Seat> {
-        self.seats.get_mut(usize::try_from(number).ok()?)
-    }
-}
-
-/// The place of one data connection. Each is taken once: two connections of one number would have the same keys.
-#[derive(Debug, Default)]
-enum Seat {
-    /// Nobody has asked for it.
-    Free,
-    /// It is being let in.
-    Admitting,
-    Taken(Seated),
-    /// It was given on, or it was lost while it was let in.
-    #[default]
-    Spent,
 }
 
 /// One session that runs, until this is dropped: also if its task panics.
@@ -286,27 +261,16 @@ impl Server {
 
     /// A data connection wants to join.
     async fn seat(&self, join: Join, socket: DataSocket, origin: Origin) {
+        let claimed = self.seats.borrow_mut().claim(&join, &socket.challenge);
+        let secret = match claimed {
+            Ok(secret) => secret,
+            Err(NoSeat::Unproven) => return self.door.blame(origin),
+            Err(NoSeat::Unknown | NoSeat::Taken) => return,
+        };
         let number = join.number;
-        let secret;
-        {
-            let mut waiting = self.waiting.borrow_mut();
-            let Some(session) = waiting.get_mut(&join.session) else { return };
-            secret = session.secret.connection(&socket.challenge, number);
-            let proven = same_proof(&join.proof, &secret.proof(Side::Client));
-            if !proven {
-                return self.door.blame(origin);
-            }
-            match session.seat(number) {
-                Some(seat @ Seat::Free) => *seat = Seat::Admitting,
-                _ => return, // a seat is taken once
-            }
-        }
         let admitted = socket.admit(&secret.proof(Side::Server)).await;
-        if let Some(session) = self.waiting.borrow_mut().get_mut(&join.session)
-            && let Some(seat) = session.seat(number)
-        {
-            *seat = admitted.map_or(Seat::Spent, |socket| Seat::Taken(Seated { number, socket, secret }));
-        }
+        let seated = admitted.map(|socket| Seated { number, socket, secret });
+        self.seats.borrow_mut().settle(&join.session, number, seated);
         self.arrived.notify_waiters();
     }
 
@@ -387,7 +351,7 @@ impl Server {
         place.settle(welcome.connections);
         let session = welcome.session;
         let result = self.begin(link, welcome).await;
-        self.waiting.borrow_mut().remove(&session);
+        self.seats.borrow_mut().close(&session);
         let (welcome, sockets) = match result {
             Ok(begun) => begun,
             Err(failure) => {
@@ -451,8 +415,7 @@ impl Server {
         let unready = || Failure::new(Kind::Protocol, "TLS has no secret to share");
         let secret = link.secret().ok_or_else(unready)?;
         let rendezvous = if link.is_one_host() { Rendezvous::new(secret.clone()).ok() } else { None };
-        let seats = (0..welcome.connections).map(|_| Seat::Free).collect();
-        self.waiting.borrow_mut().insert(welcome.session, Waiting { secret, seats });
+        self.seats.borrow_mut().open(welcome.session, secret, welcome.connections);
         link.send(&Message::Welcome(welcome.clone()));
         let met = async {
             match rendezvous {
@@ -502,20 +465,8 @@ impl Server {
     async fn admitted(&self, welcome: &Welcome, joined: &[u32]) -> Option<Vec<Seated>> {
         loop {
             let arrived = self.arrived.notified();
-            {
-                let mut waiting = self.waiting.borrow_mut();
-                let Waiting { seats, .. } = waiting.get_mut(&welcome.session)?;
-                let admitting =
-                    joined.iter().any(|number| matches!(seats.get(*number as usize), Some(Seat::Admitting)));
-                if !admitting {
-                    return joined
-                        .iter()
-                        .map(|number| match std::mem::take(seats.get_mut(*number as usize)?) {
-                            Seat::Taken(seated) => Some(seated),
-                            _ => None,
-                        })
-                        .collect();
-                }
+            if let Poll::Ready(seated) = self.seats.borrow_mut().take(&welcome.session, joined) {
+                return seated;
             }
             arrived.await;
         }
