@@ -153,19 +153,77 @@ fn a_target_is_made_updated_and_abandoned_in_a_jail_as_anywhere() {
     }
 }
 
+/// Trigger: a push to `new/../../file` was refused, after `new` had been made. Now nothing is made for a path before all
+/// of it is known to be inside.
 #[test]
-fn no_parent_is_made_outside() {
+fn no_parent_is_made_outside_and_none_for_a_path_that_is_refused() {
     for way in WAYS {
         let scratch = scene();
         symlink("../outside/new", scratch.path("jail/to-new")).unwrap();
         let root = jail(&scratch.path("jail"), way);
-        for path in
-            ["../new/file", "out-dir/new/file", "new/../../new/file", "to-new/file", "to-new/new/file", "to-new"]
-        {
-            assert_eq!(Target::open(&asked(&root, path)).unwrap_err(), RootError::Outside, "{path} {way:?}");
+        let before = names_in(&scratch.path("jail"));
+        for (path, want) in [
+            ("../new/file", RootError::Outside),
+            ("out-dir/new/file", RootError::Outside),
+            ("new/../../new/file", RootError::Outside),
+            ("new/../../file", RootError::Outside),
+            ("new/deep/../../..", RootError::Outside),
+            ("new/../out-dir/new/file", RootError::Outside),
+            ("dir/new/../../../jail/file", RootError::Outside),
+            ("to-new/file", RootError::Outside),
+            ("to-new/new/file", RootError::Outside),
+            ("to-new", RootError::Outside),
+            ("new/../nowhere/file", RootError::DanglingLink),
+            ("nowhere/../file", RootError::DanglingLink),
+            ("new/../file/below", RootError::NotDirectory),
+            ("new/../to-itself/file", Errno::LOOP.into()),
+        ] {
+            for dry_run in [true, false] {
+                let request = TargetRequest { dry_run, ..asked(&root, path) };
+                assert_eq!(Target::open(&request).unwrap_err(), want, "{path} {way:?} {dry_run}");
+            }
         }
+        assert_eq!(names_in(&scratch.path("jail")), before);
         assert_eq!(fs::read_dir(scratch.path("outside")).unwrap().count(), 2);
         assert_eq!(scratch.names(), ["jail", "outside"]);
+    }
+}
+
+/// All names below a directory, sorted.
+fn names_in(directory: &Path) -> Vec<PathBuf> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        names.push(entry.path());
+        if entry.file_type().unwrap().is_dir() {
+            names.extend(names_in(&entry.path()));
+        }
+    }
+    names.sort();
+    names
+}
+
+#[test]
+fn a_way_through_what_is_missing_and_back_leads_on() {
+    for way in WAYS {
+        let scratch = scene();
+        let root = jail(&scratch.path("jail"), way);
+        let check = |path: &str, want: Option<u64>, missing: &str| {
+            let missing = scratch.path("jail").join(missing);
+            for dry_run in [true, false] {
+                assert!(!missing.exists(), "{path} {way:?}");
+                let target = Target::open(&TargetRequest { dry_run, ..asked(&root, path) }).unwrap();
+                assert_eq!(target.basis_bytes(), want, "{path} {way:?} {dry_run}");
+                target.abandon(false);
+            }
+            assert!(missing.is_dir(), "the path as typed leads to the file");
+            fs::remove_dir_all(missing).unwrap();
+        };
+        check("missing/../file", Some(6), "missing");
+        check("missing/deep/../../dir/file", Some(10), "missing/deep");
+        fs::remove_dir(scratch.path("jail/missing")).unwrap();
+        check("dir/missing/..", None, "dir/missing");
+        check("missing/./..//another", None, "missing");
+        check("missing/deep/../file", None, "missing");
     }
 }
 

@@ -6,6 +6,9 @@ mod escapes;
 mod jails;
 mod mutation;
 mod opening;
+// The tests of the program need it as well, and are another crate.
+#[path = "../../../tests/pdcp/rig/outside.rs"]
+mod outside;
 mod races;
 mod rights;
 mod sources;
