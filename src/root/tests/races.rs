@@ -15,7 +15,6 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 /// What is done once. `Err`: an exchange was noticed.
 type Operation = fn(&Arena) -> Result<(), RootError>;
@@ -98,7 +97,7 @@ impl Arena {
     }
 
     fn open(&self, path: &str) -> Result<Target, RootError> {
-        Target::open_within(&self.request(path), Duration::ZERO)
+        Target::open(&self.request(path))
     }
 
     fn narrowed(&self) -> Result<Arena, RootError> {
