@@ -196,8 +196,8 @@ pub const CONNECT_MS: u64 = 15_000;
 pub const JOIN_MS: u64 = 10_000;
 /// Trying to lock a target before it is called busy: a killed process' last writes may still hold it.
 pub const LOCK_MS: u64 = 5_000;
-/// Between two tries. Guessed: short against what a person notices, long against what a try costs.
-pub const LOCK_RETRY_MS: u64 = 20;
+/// Between two tries. Guessed: short against what a person notices, long against what a try costs, also where a hundred try.
+pub const LOCK_RETRY_MS: u64 = 50;
 /// Between two heartbeats, and between two looks at what goes on.
 pub const HEARTBEAT_MS: u64 = 500;
 /// Between two looks of control at a session: often enough for a progress bar.

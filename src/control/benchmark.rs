@@ -6,7 +6,7 @@
 //! While it is mutated it looks unfinished, and the plain copy heals it.
 
 use super::client::{self, Stop, blocking, told_to_stop};
-use super::{Aftermath, CopyConfig, Place, Summary, Watch, link};
+use super::{Aftermath, CopyConfig, Place, Summary, Watch, files, link};
 use crate::failure::{Failure, Kind, printable};
 use crate::limits::GOODBYE_MS;
 use crate::root::{Inode, Mutated, Root, RootError, Share, Source, Target, TargetRequest, last_name};
@@ -190,8 +190,8 @@ impl Benchmark {
         let (config, block) = (self.config.copy.clone(), self.config.copy.block_size);
         let target = self.summary.target.clone();
         let about = |error: RootError| error.of_target(&target);
-        let prepare = move || open(&config, None, false).map(|target| target.mutation(inode, share, block));
-        let mutation = blocking(prepare).await?.map_err(about)?;
+        let opened = files::open_target(move || open(&config, None, false)).await?;
+        let mutation = blocking(move || opened.mutation(inode, share, block)).await.map_err(about)?;
         self.aftermath = Some(Aftermath::Mutated { remedy: self.remedy() });
         let stop = stopped.clone();
         let mutated = blocking(move || mutation.make(|| stop.borrow().is_none())).await.map_err(about)?;
@@ -206,8 +206,9 @@ impl Benchmark {
             return Ok(());
         }
         let (config, target) = (self.config.copy.clone(), self.summary.target.clone());
-        let restore = move || open(&config, None, false).map(|target| target.set_time(mutated.mtime_before));
-        blocking(restore).await?.map_err(|error| error.of_target(&target))?;
+        let opened = files::open_target(move || open(&config, None, false)).await?;
+        let restored = blocking(move || opened.set_time(mutated.mtime_before)).await;
+        restored.map_err(|error| error.of_target(&target))?;
         self.aftermath = None;
         Err(RootError::SameFile.of_target(&self.summary.target))
     }

@@ -10,7 +10,7 @@ use super::{CopyConfig, Direction, Names, Place, Progress, Remote, Summary, Watc
 use crate::entry::Metadata;
 use crate::failure::{Failure, Kind};
 use crate::limits::{GOODBYE_MS, REDIAL_PAUSES_MS, WELCOME_MS, WORKER_BUFFER_BYTES};
-use crate::root::{Root, RootError, Source, Target, TargetRequest, last_name};
+use crate::root::{Root, Source, Target, TargetRequest, last_name};
 use crate::seal::{Cipher, Side, has_aes};
 use crate::session::handshake::{Agreed, agree};
 use crate::session::{PROGRAM, Terms};
@@ -146,13 +146,12 @@ impl Copy {
     async fn open_target(&mut self, path: Vec<u8>, name: Vec<u8>, source: Option<&Source>) -> Result<(), Failure> {
         let source = source.map(|source| source.facts().inode);
         let (dry_run, inplace, fsync) = (self.config.dry_run, self.config.inplace, self.config.fsync);
-        let subject = path.clone();
-        let opened = blocking(move || {
+        let opened = files::open_target(move || {
             let request =
                 TargetRequest { root: Root::Typed, path: &path, source_name: &name, source, dry_run, inplace, fsync };
-            Target::open(&request)
+            Target::open(&request).map_err(|error| error.of_target(&path))
         });
-        let opened = opened.await.map_err(|error: RootError| error.of_target(&subject))?;
+        let opened = opened.await?;
         self.summary.target = opened.taken_path().to_vec();
         self.basis_bytes = opened.basis_bytes();
         self.target = Some(opened);

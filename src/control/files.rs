@@ -1,11 +1,32 @@
-//! A session's files as its workers are given them: how each is to be read and written.
+//! A session's files: how a target is waited for that somebody else has, and how each is to be read and written by workers.
 
+use super::client::blocking;
 use crate::completion::{DirectPolicy, Mode};
+use crate::failure::{Failure, Kind};
+use crate::limits::{LOCK_MS, LOCK_RETRY_MS};
 use crate::ring::choose_mode;
 use crate::root::{Source, Target};
 use crate::worker::inbox::{Ends, FileTerms};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Opens a target by `attempt`, again and again while somebody else has it; busy only after [`LOCK_MS`]. Between two
+/// attempts no thread is held: those that may block are few, and others' syncs need them.
+pub(super) async fn open_target(
+    attempt: impl Fn() -> Result<Target, Failure> + Send + Sync + 'static,
+) -> Result<Target, Failure> {
+    let attempt = Arc::new(attempt);
+    let deadline = Instant::now() + Duration::from_millis(LOCK_MS);
+    loop {
+        let attempt = Arc::clone(&attempt);
+        match blocking(move || attempt()).await {
+            Err(failure) if failure.kind == Kind::Busy && Instant::now() < deadline => {}
+            other => return other,
+        }
+        tokio::time::sleep(Duration::from_millis(LOCK_RETRY_MS)).await;
+    }
+}
 
 /// What this process has of a session, and for those who ask with `-v` how its files are read and written.
 pub(super) fn ends(
@@ -47,4 +68,54 @@ fn choose(file: &OwnedFd, bytes: u64, source_bytes: u64, direct: DirectPolicy) -
         return (Mode::Direct, "it will be large against the memory");
     }
     (mode, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::root::{Root, TargetRequest};
+    use std::os::unix::ffi::OsStrExt;
+    use tokio::sync::mpsc;
+    use tokio::task::{LocalSet, spawn_local};
+
+    /// Trigger: pushes to a target that somebody holds. Each slept in a thread for 5 s, so that hundreds left none to those
+    /// who had something to do there.
+    #[test]
+    fn hundreds_that_wait_for_a_target_leave_the_only_thread_to_who_need_not_wait() {
+        const WAITING: usize = 600;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("free").as_os_str().as_bytes().to_vec();
+        let (ended, mut endings) = mpsc::unbounded_channel();
+        let open = |attempt: fn(&[u8]) -> Result<Target, Failure>, path: &[u8]| {
+            let (ended, path) = (ended.clone(), path.to_vec());
+            spawn_local(async move {
+                let opened = open_target(move || attempt(&path)).await;
+                _ = ended.send(opened.map(drop).map_err(|failure| failure.kind));
+            });
+        };
+        let all = async {
+            (0..WAITING).for_each(|_| open(|_| Err(Failure::new(Kind::Busy, "held")), b""));
+            open(open_free, &path);
+            assert_eq!(endings.recv().await, Some(Ok(())), "first");
+            for _ in 0..WAITING {
+                assert_eq!(endings.recv().await, Some(Err(Kind::Busy)));
+            }
+        };
+        LocalSet::new().block_on(&runtime, all);
+    }
+
+    fn open_free(path: &[u8]) -> Result<Target, Failure> {
+        let request = TargetRequest {
+            root: Root::Typed,
+            path,
+            source_name: b"",
+            source: None,
+            dry_run: false,
+            inplace: false,
+            fsync: false,
+        };
+        Target::open(&request).map_err(|error| error.of_target(path))
+    }
 }

@@ -4,7 +4,7 @@
 //! and serve all of them.
 
 use super::access::{Access, second_walls};
-use super::client::Stop;
+use super::client::{Stop, blocking};
 use super::crew::{Crew, Plan, random};
 use super::dial::Seated;
 use super::door::{Door, Guest, Origin, Stranger};
@@ -476,29 +476,28 @@ impl Server {
 /// Opens what the client names, its source or its target, if it may.
 async fn open(hello: &Hello, served: Root, access: Access) -> Result<Opened, Failure> {
     let wanted = hello.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        let path = &wanted.path;
-        if wanted.source.is_none() {
-            let source = access.root(&served).and_then(|root| Source::open(root, path));
-            return source
-                .map(|source| Opened { source: Some(source), target: None })
-                .map_err(|error| error.of_source(path));
-        }
-        access.admit_push(path)?;
-        let request = TargetRequest {
-            root: access.root(&served).map_err(|error| error.of_target(path))?,
-            path,
+    if wanted.source.is_none() {
+        let source = blocking(move || {
+            let source = access.root(&served).and_then(|root| Source::open(root, &wanted.path));
+            source.map_err(|error| error.of_source(&wanted.path))
+        });
+        return Ok(Opened { source: Some(source.await?), target: None });
+    }
+    access.admit_push(&wanted.path)?;
+    let target = files::open_target(move || {
+        let request = |root| TargetRequest {
+            root,
+            path: &wanted.path,
             source_name: &wanted.source_name,
             source: None,
             dry_run: wanted.options.dry_run,
             inplace: wanted.options.inplace,
             fsync: wanted.options.fsync,
         };
-        Target::open(&request)
-            .map(|target| Opened { source: None, target: Some(target) })
-            .map_err(|error| error.of_target(path))
+        let target = access.root(&served).and_then(|root| Target::open(&request(root)));
+        target.map_err(|error| error.of_target(&wanted.path))
     });
-    opened.await.unwrap_or_else(|_| Err(Failure::new(Kind::Other, "an internal error; please report it")))
+    Ok(Opened { source: None, target: Some(target.await?) })
 }
 
 /// Workers, of which there are few.

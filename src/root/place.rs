@@ -49,12 +49,11 @@ impl Place {
         let (start, path) = root.start(path)?;
         let (above, last) = split(path);
         let mut taken = last.is_none();
-        let mut above = above.to_vec();
         let mut name = match last {
             Some(last) => last,
             None => check_name(source_name)?,
         };
-        let Some(mut directory) = open_parents(&start, &above, parents)? else {
+        let Some((mut above, mut directory)) = open_parents(&start, above, parents)? else {
             return Ok(Resolved { place: None, taken });
         };
         loop {
@@ -98,7 +97,10 @@ impl Place {
                 let same = facts.inode == inode;
                 return if same { Ok(Self { directory, name, found: Some(facts) }) } else { Err(RootError::Busy) };
             }
-            let link = readlinkat(&directory, &name, Vec::new())?;
+            let link = match readlinkat(&directory, &name, Vec::new()) {
+                Err(Errno::INVAL) => return Err(RootError::Busy), // it was a link a moment ago
+                other => other?,
+            };
             let (link_above, last) = split(link.to_bytes());
             above = if link_above.starts_with(b"/") { link_above.to_vec() } else { below(&above, link_above) };
             directory = start.open_directory(&above)?;
@@ -155,17 +157,69 @@ fn check_name(name: &[u8]) -> Result<&[u8], RootError> {
     }
 }
 
-fn open_parents(start: &Start, path: &[u8], parents: Parents) -> Result<Option<OwnedFd>, RootError> {
-    match (start.open_directory(path), parents) {
-        (Err(Errno::NOENT), Parents::Leave) => Ok(None),
-        (Err(Errno::NOENT), Parents::Make { fsync }) => make_directories(start, path, fsync).map(Some),
-        (other, _) => Ok(Some(other?)),
+/// The directory that `path` leads to, and a path to it. `None`: it is missing, and was left so. Nothing is made before all
+/// of the path is known to be allowed.
+fn open_parents(start: &Start, path: &[u8], parents: Parents) -> Result<Option<(Vec<u8>, OwnedFd)>, RootError> {
+    match start.open_directory(path) {
+        Err(Errno::NOENT) => {}
+        opened => return Ok(Some((path.to_vec(), opened?))),
     }
+    let found = Ancestor::find(start, path)?;
+    match parents {
+        // All that is missing may be on a way that leads back.
+        Parents::Leave => Ok(found.missing.is_empty().then_some((found.path, found.directory))),
+        Parents::Make { fsync } => Ok(Some((path.to_vec(), make_directories(start, path, fsync)?))),
+    }
+}
+
+/// How far a path leads, and what is missing from there on.
+struct Ancestor<'p> {
+    path: Vec<u8>,
+    directory: OwnedFd,
+    /// Names below it, each in the one before.
+    missing: Vec<&'p [u8]>,
+}
+
+impl<'p> Ancestor<'p> {
+    fn find(start: &Start, path: &'p [u8]) -> Result<Self, RootError> {
+        let top = top(path);
+        let mut found = Self { path: top.to_vec(), directory: start.open_directory(top)?, missing: Vec::new() };
+        for name in path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b".")) {
+            found.enter(start, name)?;
+        }
+        Ok(found)
+    }
+
+    /// Goes on by one name.
+    fn enter(&mut self, start: &Start, name: &'p [u8]) -> Result<(), RootError> {
+        if !self.missing.is_empty() {
+            // In what is not there is nothing but what would be made.
+            match name {
+                b".." => _ = self.missing.pop(),
+                _ => self.missing.push(name),
+            }
+            return Ok(());
+        }
+        let path = below(&self.path, name);
+        match start.open_directory(&path) {
+            Err(Errno::NOENT) => match Facts::at(&self.directory, name)? {
+                Some(facts) if facts.kind == FileType::Symlink => return Err(RootError::DanglingLink),
+                _ => self.missing.push(name),
+            },
+            opened => (self.path, self.directory) = (path, opened?),
+        }
+        Ok(())
+    }
+}
+
+/// Where a path begins.
+fn top(path: &[u8]) -> &'static [u8] {
+    if path.starts_with(b"/") { b"/" } else { b"." }
 }
 
 /// Opens the directories of a path one by one, and makes those that are missing.
 fn make_directories(start: &Start, path: &[u8], fsync: bool) -> Result<OwnedFd, RootError> {
-    let mut here = start.open_directory(if path.starts_with(b"/") { b"/" } else { b"." })?;
+    let mut here = start.open_directory(top(path))?;
     let mut from = 0;
     for name in path.split(|byte| *byte == b'/') {
         let upto = &path[..from + name.len()];

@@ -8,13 +8,12 @@ use super::commit::Work;
 use super::place::{Parents, Place, Resolved};
 use super::{Facts, Inode, Root, RootError, clear_nonblocking};
 use crate::completion::Errno as AnyErrno;
-use crate::limits::{LOCK_MS, LOCK_RETRY_MS, PATH_BYTES_MAX};
+use crate::limits::PATH_BYTES_MAX;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, fchmod, flock, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// Mode of a file that is being made: nobody else's business until it is whole.
 pub(super) const TEMPORARY_MODE: u32 = 0o600;
@@ -55,25 +54,12 @@ pub struct Target {
 }
 
 impl Target {
-    /// Finds or makes it and locks it. Busy only after [`LOCK_MS`] of trying.
+    /// Finds or makes it, and locks it. It is tried once; [`RootError::Busy`] may be over in a moment.
     pub fn open(request: &TargetRequest) -> Result<Self, RootError> {
-        Self::open_within(request, Duration::from_millis(LOCK_MS))
+        Self::attempt(request)?.ok_or(RootError::Busy)
     }
 
-    pub(super) fn open_within(request: &TargetRequest, wait: Duration) -> Result<Self, RootError> {
-        let deadline = Instant::now() + wait;
-        loop {
-            if let Some(target) = Self::attempt(request)? {
-                return Ok(target);
-            }
-            if Instant::now() >= deadline {
-                return Err(RootError::Busy);
-            }
-            std::thread::sleep(Duration::from_millis(LOCK_RETRY_MS));
-        }
-    }
-
-    /// `None`: somebody holds it, or its name leads elsewhere by now. Start over.
+    /// `None`: somebody holds it, or its name leads elsewhere by now.
     fn attempt(request: &TargetRequest) -> Result<Option<Self>, RootError> {
         let parents = if request.dry_run { Parents::Leave } else { Parents::Make { fsync: request.fsync } };
         let Resolved { place, taken } = Place::resolve(&request.root, request.path, request.source_name, parents)?;

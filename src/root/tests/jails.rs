@@ -56,7 +56,7 @@ fn what_stays_inside_is_found_and_what_leads_out_is_refused() {
                 content
             });
             assert_eq!(read, want.clone().map(str::to_owned), "{path} {way:?}");
-            let target = Target::open(&asked(&root, path)).map(|target| content(&target));
+            let target = open(&asked(&root, path)).map(|target| content(&target));
             assert_eq!(target, want.clone().map(str::to_owned), "{path} {way:?}");
             if let Err(error) = &want {
                 assert_eq!((error.source_kind(), error.target_kind()), (Kind::Refused, Kind::Refused));
@@ -110,7 +110,7 @@ fn what_is_wrong_inside_is_told_as_anywhere() {
     let check = |path: &str, want: RootError| {
         for way in WAYS {
             let root = jail(&scratch.path("jail"), way);
-            assert_eq!(Target::open(&asked(&root, path)).unwrap_err(), want, "{path} {way:?}");
+            assert_eq!(open(&asked(&root, path)).unwrap_err(), want, "{path} {way:?}");
         }
     };
     check("to-itself", Errno::LOOP.into());
@@ -131,7 +131,7 @@ fn a_target_is_made_updated_and_abandoned_in_a_jail_as_anywhere() {
         let scratch = scene();
         let root = jail(&scratch.path("jail"), way);
         let check = |path: &str, made: &str| {
-            let mut target = Target::open(&asked(&root, path)).unwrap();
+            let mut target = open(&asked(&root, path)).unwrap();
             target.mark_unfinished(&source("new")).unwrap();
             write(&target, "new");
             target.commit(&source("new"), true).unwrap();
@@ -146,26 +146,84 @@ fn a_target_is_made_updated_and_abandoned_in_a_jail_as_anywhere() {
         check("new/../new/deep/er/made", "new/deep/er/made");
         check("to-dir/new/made", "dir/new/made");
         check("another/", "another/source");
-        Target::open(&asked(&root, "gone")).unwrap().abandon(false);
+        open(&asked(&root, "gone")).unwrap().abandon(false);
         assert!(!scratch.path("jail/gone").exists());
         assert!(scratch.path("jail/to-file").is_symlink());
         assert_eq!(scratch.names(), ["jail", "outside"]);
     }
 }
 
+/// Trigger: a push to `new/../../file` was refused, after `new` had been made. Now nothing is made for a path before all
+/// of it is known to be inside.
 #[test]
-fn no_parent_is_made_outside() {
+fn no_parent_is_made_outside_and_none_for_a_path_that_is_refused() {
     for way in WAYS {
         let scratch = scene();
         symlink("../outside/new", scratch.path("jail/to-new")).unwrap();
         let root = jail(&scratch.path("jail"), way);
-        for path in
-            ["../new/file", "out-dir/new/file", "new/../../new/file", "to-new/file", "to-new/new/file", "to-new"]
-        {
-            assert_eq!(Target::open(&asked(&root, path)).unwrap_err(), RootError::Outside, "{path} {way:?}");
+        let before = names_in(&scratch.path("jail"));
+        for (path, want) in [
+            ("../new/file", RootError::Outside),
+            ("out-dir/new/file", RootError::Outside),
+            ("new/../../new/file", RootError::Outside),
+            ("new/../../file", RootError::Outside),
+            ("new/deep/../../..", RootError::Outside),
+            ("new/../out-dir/new/file", RootError::Outside),
+            ("dir/new/../../../jail/file", RootError::Outside),
+            ("to-new/file", RootError::Outside),
+            ("to-new/new/file", RootError::Outside),
+            ("to-new", RootError::Outside),
+            ("new/../nowhere/file", RootError::DanglingLink),
+            ("nowhere/../file", RootError::DanglingLink),
+            ("new/../file/below", RootError::NotDirectory),
+            ("new/../to-itself/file", Errno::LOOP.into()),
+        ] {
+            for dry_run in [true, false] {
+                let request = TargetRequest { dry_run, ..asked(&root, path) };
+                assert_eq!(open(&request).unwrap_err(), want, "{path} {way:?} {dry_run}");
+            }
         }
+        assert_eq!(names_in(&scratch.path("jail")), before);
         assert_eq!(fs::read_dir(scratch.path("outside")).unwrap().count(), 2);
         assert_eq!(scratch.names(), ["jail", "outside"]);
+    }
+}
+
+/// All names below a directory, sorted.
+fn names_in(directory: &Path) -> Vec<PathBuf> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        names.push(entry.path());
+        if entry.file_type().unwrap().is_dir() {
+            names.extend(names_in(&entry.path()));
+        }
+    }
+    names.sort();
+    names
+}
+
+#[test]
+fn a_way_through_what_is_missing_and_back_leads_on() {
+    for way in WAYS {
+        let scratch = scene();
+        let root = jail(&scratch.path("jail"), way);
+        let check = |path: &str, want: Option<u64>, missing: &str| {
+            let missing = scratch.path("jail").join(missing);
+            for dry_run in [true, false] {
+                assert!(!missing.exists(), "{path} {way:?}");
+                let target = open(&TargetRequest { dry_run, ..asked(&root, path) }).unwrap();
+                assert_eq!(target.basis_bytes(), want, "{path} {way:?} {dry_run}");
+                target.abandon(false);
+            }
+            assert!(missing.is_dir(), "the path as typed leads to the file");
+            fs::remove_dir_all(missing).unwrap();
+        };
+        check("missing/../file", Some(6), "missing");
+        check("missing/deep/../../dir/file", Some(10), "missing/deep");
+        fs::remove_dir(scratch.path("jail/missing")).unwrap();
+        check("dir/missing/..", None, "dir/missing");
+        check("missing/./..//another", None, "missing");
+        check("missing/deep/../file", None, "missing");
     }
 }
 
@@ -205,7 +263,7 @@ fn several_directories_are_told_apart_by_the_first_name_of_a_path() {
         check("one2/file", Err(RootError::NotServed));
         check("/", Err(RootError::NotServed));
         check("..", Err(RootError::NotServed));
-        let target = Target::open(&asked(&root, "/one")).unwrap();
+        let target = open(&asked(&root, "/one")).unwrap();
         assert_eq!(target.taken_path(), b"/one/source");
         target.abandon(false);
     }
@@ -309,14 +367,14 @@ fn behind_the_jail_stands_a_wall() {
         use std::os::fd::AsRawFd;
         let again = format!("/proc/self/fd/{}", source.file().as_raw_fd());
         assert_eq!(fs::read_to_string(again).unwrap(), "inside", "as workers open it");
-        let target = Target::open(&asked(&root, "dir/new/file"));
+        let target = open(&asked(&root, "dir/new/file"));
         if read_only {
             return assert_eq!(target.unwrap_err(), RootError::NotPermitted);
         }
         let target = target.unwrap();
         write(&target, "new");
         target.commit(&super::source("new"), true).unwrap();
-        Target::open(&asked(&root, "gone")).unwrap().abandon(false);
+        open(&asked(&root, "gone")).unwrap().abandon(false);
     };
     for read_only in [true, false] {
         std::thread::scope(|scope| scope.spawn(|| check(read_only)).join()).unwrap();

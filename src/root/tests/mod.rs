@@ -6,6 +6,9 @@ mod escapes;
 mod jails;
 mod mutation;
 mod opening;
+// The tests of the program need it as well, and are another crate.
+#[path = "../../../tests/pdcp/rig/outside.rs"]
+mod outside;
 mod races;
 mod rights;
 mod sources;
@@ -20,6 +23,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Of every source here, unless its test is about times.
 const MTIME: Timestamp = Timestamp::whole(1_000_000_007);
@@ -81,9 +85,15 @@ fn request(path: &[u8]) -> TargetRequest<'_> {
     }
 }
 
-/// Waits for locks as ever: a program that another test starts here holds copies of all descriptors until its exec.
+/// Waits for locks, as control does: a program that another test starts here holds copies of all descriptors until its exec.
 fn open(request: &TargetRequest) -> Result<Target, RootError> {
-    Target::open(request)
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        match Target::open(request) {
+            Err(RootError::Busy) if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
+            other => return other,
+        }
+    }
 }
 
 /// How a jail may walk: what holds for one holds for the other.

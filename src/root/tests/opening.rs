@@ -7,7 +7,6 @@ use crate::root::target::{hold, open_new, temporary_name};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::symlink;
-use std::time::Duration;
 
 #[test]
 fn a_directory_or_a_path_that_ends_in_a_slash_takes_the_sources_name() {
@@ -230,7 +229,7 @@ fn one_at_a_time_has_a_target() {
     scratch.write("old", "");
     for name in ["old", "new"] {
         let path = scratch.bytes(name);
-        let open_at_once = || Target::open_within(&request(&path), Duration::ZERO);
+        let open_at_once = || Target::open(&request(&path));
         let first = scratch.open(name).unwrap();
         assert_eq!(open_at_once().unwrap_err(), RootError::Busy);
         // A worker's operations may be in flight longer than control cares: it holds the description, and so the lock.
@@ -306,7 +305,7 @@ fn who_waited_for_a_new_target_finds_it_finished() {
     let first = scratch.open("file").unwrap();
     write(&first, "new");
     let path = scratch.bytes("file");
-    let waiting = std::thread::spawn(move || Target::open(&request(&path)).unwrap());
+    let waiting = std::thread::spawn(move || open(&request(&path)).unwrap());
     first.commit(&source("new"), true).unwrap();
     let second = waiting.join().unwrap();
     assert_eq!((second.is_new(), second.basis_bytes()), (false, Some(3)));
