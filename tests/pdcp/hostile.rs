@@ -2,8 +2,10 @@
 //! does not panic, does not hang beyond its limits, says what is wrong with the fitting exit code, writes nothing that
 //! nobody agreed on, and loses nobody else's session.
 
+mod changed;
 mod control;
 mod greetings;
+mod middle;
 mod on_sources;
 mod on_targets;
 mod peer;
@@ -66,6 +68,22 @@ fn a_server_is_not_impressed_by_strangers() {
 #[test]
 fn a_server_lets_no_connection_into_a_session_that_is_not_of_it() {
     on_server(starts::proofs);
+}
+
+#[test]
+fn who_changes_a_handshake_on_its_way_gains_nothing() {
+    on_server(|server| {
+        changed::handshakes(server);
+        changed::joins(server);
+    });
+}
+
+#[test]
+fn who_changes_moves_or_repeats_a_sealed_frame_gains_nothing() {
+    on_server(|server| {
+        changed::sealed_frames(server);
+        changed::strange_frames(server);
+    });
 }
 
 /// The limits of time, of both roles at once: half a minute is waited for a Welcome.
