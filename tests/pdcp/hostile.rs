@@ -5,11 +5,14 @@
 mod changed;
 mod control;
 mod greetings;
+mod guests;
 mod middle;
 mod on_sources;
 mod on_targets;
 mod peer;
 mod scene;
+mod stale;
+mod stalled;
 mod starts;
 mod strangers;
 mod victim;
@@ -86,11 +89,12 @@ fn who_changes_moves_or_repeats_a_sealed_frame_gains_nothing() {
     });
 }
 
-/// The limits of time, of both roles at once: half a minute is waited for a Welcome.
+/// The limits of time, of both roles at once: half a minute is waited for a Welcome, a minute where nothing moves.
 #[test]
 fn a_peer_that_falls_silent_is_waited_for_so_long_and_no_longer() {
     std::thread::scope(|scope| {
         scope.spawn(|| on_server(greetings::silence));
+        scope.spawn(|| on_server(stalled::sessions));
         scope.spawn(welcomes::instead);
     });
 }
