@@ -114,6 +114,9 @@ struct Tls {
     connection: rustls::Connection,
     /// `None`: the greeting has not come yet.
     challenge: Option<Challenge>,
+    /// We have said goodbye: what still comes is not looked at. TLS would want to answer what makes no sense, which nobody
+    /// may who has said goodbye.
+    over: bool,
 }
 
 impl Tls {
@@ -126,9 +129,16 @@ impl Tls {
         (!output.is_empty()).then(|| output.into())
     }
 
+    /// The last words.
+    fn say_goodbye(&mut self) -> Option<Bytes> {
+        self.over = true;
+        self.connection.send_close_notify();
+        self.take_output()
+    }
+
     /// Takes bytes of the socket, and appends what they mean to `plain`.
     fn take_input(&mut self, mut bytes: &[u8], plain: &mut BytesMut) -> Result<(), LinkError> {
-        while !bytes.is_empty() {
+        while !bytes.is_empty() && !self.over {
             // A slice cannot fail; a connection that takes no more has messages to be processed.
             let taken = self.connection.read_tls(&mut bytes);
             let state = self.connection.process_new_packets().map_err(|error| LinkError::Tls((&error).into()))?;
@@ -148,7 +158,7 @@ impl Link {
     /// A client's link: greets, and expects the server's greeting.
     pub(super) fn dial(socket: TcpStream, config: Arc<ClientConfig>) -> io::Result<Self> {
         let connection = ClientConnection::new(config, server_name()).map_err(io::Error::other)?;
-        let tls = Tls { connection: connection.into(), challenge: None };
+        let tls = Tls { connection: connection.into(), challenge: None, over: false };
         let greeting = Bytes::copy_from_slice(&encode_preamble(Purpose::Control));
         Self::start(socket, tls, Some(greeting))
     }
@@ -156,7 +166,8 @@ impl Link {
     /// A server's link, both greetings said.
     fn answer(socket: TcpStream, config: Arc<ServerConfig>, challenge: Challenge) -> io::Result<Self> {
         let connection = ServerConnection::new(config).map_err(io::Error::other)?;
-        let link = Self::start(socket, Tls { connection: connection.into(), challenge: Some(challenge) }, None)?;
+        let tls = Tls { connection: connection.into(), challenge: Some(challenge), over: false };
+        let link = Self::start(socket, tls, None)?;
         link.bytes.set(LinkBytes { received: PREAMBLE_LEN as u64, sent: GREETING_LEN as u64 });
         Ok(link)
     }
@@ -221,9 +232,8 @@ impl Link {
     /// Ends it: what was sent goes out, and the peer has `ms` to read it and to close its end. What went over it in all.
     pub(super) async fn close(self, ms: u64) -> LinkBytes {
         let Self { mut inbox, outbox, tls, written, socket, bytes } = self;
-        tls.borrow_mut().connection.send_close_notify();
-        if let Some(output) = tls.borrow_mut().take_output() {
-            _ = outbox.try_send(output);
+        if let Some(goodbye) = tls.borrow_mut().say_goodbye() {
+            _ = outbox.try_send(goodbye);
         }
         drop(outbox); // the writer ends this direction when it has written everything
         let both_close = async {

@@ -2,12 +2,17 @@
 //! does not panic, does not hang beyond its limits, says what is wrong with the fitting exit code, writes nothing that
 //! nobody agreed on, and loses nobody else's session.
 
+mod changed;
 mod control;
 mod greetings;
+mod guests;
+mod middle;
 mod on_sources;
 mod on_targets;
 mod peer;
 mod scene;
+mod stale;
+mod stalled;
 mod starts;
 mod strangers;
 mod victim;
@@ -68,11 +73,28 @@ fn a_server_lets_no_connection_into_a_session_that_is_not_of_it() {
     on_server(starts::proofs);
 }
 
-/// The limits of time, of both roles at once: half a minute is waited for a Welcome.
+#[test]
+fn who_changes_a_handshake_on_its_way_gains_nothing() {
+    on_server(|server| {
+        changed::handshakes(server);
+        changed::joins(server);
+    });
+}
+
+#[test]
+fn who_changes_moves_or_repeats_a_sealed_frame_gains_nothing() {
+    on_server(|server| {
+        changed::sealed_frames(server);
+        changed::strange_frames(server);
+    });
+}
+
+/// The limits of time, of both roles at once: half a minute is waited for a Welcome, a minute where nothing moves.
 #[test]
 fn a_peer_that_falls_silent_is_waited_for_so_long_and_no_longer() {
     std::thread::scope(|scope| {
         scope.spawn(|| on_server(greetings::silence));
+        scope.spawn(|| on_server(stalled::sessions));
         scope.spawn(welcomes::instead);
     });
 }

@@ -1,8 +1,8 @@
 //! What strangers say to a server before there is a session: preambles, TLS, Hellos, and nothing at all.
 
 use super::control::Control;
-use super::peer::{approach, call, greet, hear_from, joining, knock, rest};
-use super::scene::{all, at_once, hello, metadata};
+use super::peer::{approach, call, dribble, greet, hear_from, joining, knock, rest};
+use super::scene::{all, all_at_once, hello, metadata};
 use super::victim::Server;
 use pdcp::limits::{
     BLOCK_BYTES_MAX, CONNECTIONS_MAX, FILE_BYTES_MAX, MESSAGE_LEN_MAX, PATH_BYTES_MAX, PROOF_LEN, WORKERS_MAX,
@@ -32,6 +32,9 @@ pub(super) fn preambles(server: &Server) {
     let mut cases = vec![
         ("garbage", b"GET / HTTP/1.1\r\nHost: here\r\n\r\n".to_vec()),
         ("zeros", vec![0; 4096]),
+        // Nobody's word is taken for where a client comes from.
+        ("a proxy's word for a client", [&b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n"[..], &preamble].concat()),
+        ("a proxy's word in bytes", [&b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"[..], &preamble].concat()),
         ("TLS without a preamble", [&b"\x16\x03\x01\x01\x00"[..], &[1; 256]].concat()),
         ("an unknown purpose", changed(8, 3)),
         ("no purpose", changed(8, 0)),
@@ -170,6 +173,9 @@ pub(super) fn hellos(server: &Server) {
         },
     );
     assert!(!target.parent().unwrap().exists(), "made before all was checked");
+    // What it is asked for is in its log: see `Server::stop`.
+    let nowhere = Path::new("/nowhere\n\x1b[31mlistening on 127.0.0.1:1\r\u{9b}2J\u{85}");
+    assert!(knock(server.address, &hello(nowhere, None)).1.unwrap().is_err());
 }
 
 fn body_of(hello: &Hello) -> Vec<u8> {
@@ -205,7 +211,19 @@ const SILENCES: &[Silence] = &[
     ("a Hello", |s| Box::new(said(s, &a_hello())), 20),
     ("a preamble for data", |s| Box::new(spoken(s, &encode_preamble(Purpose::Data))), 10),
     ("half a join", |s| Box::new(spoken(s, &a_join()[..PREAMBLE_LEN + 24])), 10),
-    ("a ClientHello, a byte a second", |s| Box::new(dribbled(s)), 10),
+    // --- a byte a second: there is a time for all of it, not one for each byte ---
+    ("a preamble, a byte a second", |s| Box::new(dribbled(s, 0, &encode_preamble(Purpose::Control))), 10),
+    ("a ClientHello, a byte a second", |s| Box::new(dribbled(s, PREAMBLE_LEN, &a_client_hello())), 10),
+    ("a join, a byte a second", |s| Box::new(dribbled(s, 0, &a_join())), 10),
+    (
+        "a Hello, a byte a second",
+        |s| {
+            let mut control = greet(s.address);
+            dribble(&mut control, &a_hello());
+            Box::new(control)
+        },
+        10,
+    ),
 ];
 
 fn a_hello() -> Vec<u8> {
@@ -224,28 +242,21 @@ fn said(server: &Server, bytes: &[u8]) -> Control {
     control
 }
 
-/// It has a time for all of it, not one for each byte.
-fn dribbled(server: &Server) -> TcpStream {
+fn a_client_hello() -> Vec<u8> {
+    [&encode_preamble(Purpose::Control)[..], b"\x16\x03\x01\x01\x00\x01\x00\x00\xfc\x03\x03", &[1; 245]].concat()
+}
+
+/// Says the first `at_once` bytes at once, the others one a second.
+fn dribbled(server: &Server, at_once: usize, bytes: &[u8]) -> TcpStream {
     let (mut socket, _) = approach(server.address);
-    let patience = socket.read_timeout().unwrap();
-    socket.write_all(&encode_preamble(Purpose::Control)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let hello = [&b"\x16\x03\x01\x01\x00\x01\x00\x00\xfc\x03\x03"[..], &[1; 245]].concat();
-    for byte in hello {
-        let written = socket.write_all(&[byte]);
-        let waits = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
-        if written.is_err() || !socket.read(&mut [0]).is_err_and(|error| waits(&error)) {
-            break;
-        }
-    }
-    socket.set_read_timeout(patience).unwrap();
+    socket.write_all(&bytes[..at_once]).unwrap();
+    dribble(&mut socket, &bytes[at_once..]);
     socket
 }
 
 /// Who says too little is waited for so long and no longer.
 pub(super) fn silence(server: &Server) {
-    at_once(
-        SILENCES.len(),
+    all_at_once(
         SILENCES,
         |(name, ..)| (*name).into(),
         |(_, begin, seconds)| {

@@ -22,7 +22,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A frame as it came.
 #[derive(Debug, PartialEq)]
@@ -76,6 +76,16 @@ pub(super) fn rest(from: &mut impl Read) -> Vec<u8> {
     match from.read_to_end(&mut bytes) {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("it does not close"),
         _ => bytes, // a reset is an end as well
+    }
+}
+
+/// Says these bytes, one a second, as long as the other end takes them.
+pub(super) fn dribble(to: &mut impl Write, bytes: &[u8]) {
+    for byte in bytes {
+        if to.write_all(&[*byte]).is_err() {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_secs(1));
     }
 }
 

@@ -286,6 +286,12 @@ pub(super) fn all<C: Sync>(cases: &[C], name: impl Fn(&C) -> String + Sync, run:
     at_once(4, cases, name, run);
 }
 
+/// The same, all of them at a time: where all they do is wait.
+#[track_caller]
+pub(super) fn all_at_once<C: Sync>(cases: &[C], name: impl Fn(&C) -> String + Sync, run: impl Fn(&C) + Sync) {
+    at_once(cases.len(), cases, name, run);
+}
+
 /// The same, `width` at a time.
 #[track_caller]
 pub(super) fn at_once<C: Sync>(width: usize, cases: &[C], name: impl Fn(&C) -> String + Sync, run: impl Fn(&C) + Sync) {

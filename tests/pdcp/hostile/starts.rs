@@ -54,6 +54,12 @@ impl Welcomed<'_> {
         joining(self.welcome.session, 0, self.secret.connection(challenge, 0).proof(Side::Client))
     }
 
+    /// Ends the session, and waits until the server has done so too.
+    fn ends(&mut self) {
+        _ = self.control.shutdown(Shutdown::Write);
+        _ = rest(&mut self.control);
+    }
+
     #[track_caller]
     fn is_refused(&mut self, says: &str) {
         let Some(Message::Failed(failure)) = hear_from(&mut self.control) else { panic!("not told") };
@@ -129,6 +135,23 @@ const STARTS: &[Start] = &[
         w.welcome.session[0] ^= 1;
         assert!(!w.join(0).1);
     }),
+    ("a join of a session that has ended", |w| {
+        let _socket = w.join(0);
+        w.begin(&[0]);
+        w.ends();
+        (0..3).for_each(|number| assert!(!w.join(number).1, "{number}"));
+    }),
+    ("a join of a session that has failed before it began", |w| {
+        w.begin(&[]);
+        w.ends();
+        (0..2).for_each(|number| assert!(!w.join(number).1, "{number}"));
+    }),
+    ("a join that was let in, played back to the next session", |w| {
+        let seen = std::cell::OnceCell::new();
+        assert!(w.lets_in(|challenge| seen.get_or_init(|| w.honest(challenge)).clone()));
+        w.ends();
+        between(w.server, true, |next| assert!(!next.lets_in(|_| seen.get().unwrap().clone())));
+    }),
     ("a join after Begin", |w| {
         let _socket = w.join(0);
         w.begin(&[0]);
@@ -154,8 +177,7 @@ fn between(server: &Server, plaintext: bool, play: impl FnOnce(&mut Welcomed<'_>
     let secret = control.secret();
     let mut welcomed = Welcomed { server, control, welcome, secret };
     play(&mut welcomed);
-    _ = welcomed.control.shutdown(Shutdown::Write);
-    _ = rest(&mut welcomed.control);
+    welcomed.ends();
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "something was left");
 }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// Somebody else's key; `knows`: this server is one that he trusts all the same.
-fn stranger(knows: Option<(u16, &Path)>) -> (TempDir, PathBuf) {
+pub(super) fn stranger(knows: Option<(u16, &Path)>) -> (TempDir, PathBuf) {
     let home = tempfile::tempdir().unwrap();
     let key = home.path().join("key");
     keygen(Some(&key), false).unwrap();

@@ -2,17 +2,18 @@
 //!
 //! Nothing here waits for ever: a program that does not end in time is killed, by its id, and its test fails.
 
-use crate::rig::pdcp;
+use crate::rig::{key_file, pdcp};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Longer than every deadline that these tests run into; the longest is the client's for a Welcome.
-pub(super) const PATIENCE: Duration = Duration::from_secs(45);
+/// Longer than every deadline that these tests run into; the longest is that of a session in which nothing moves.
+pub(super) const PATIENCE: Duration = Duration::from_secs(90);
 
 fn program() -> Command {
     let mut command = pdcp::<&OsStr>(&[]);
@@ -31,7 +32,14 @@ pub(super) struct Server {
 impl Server {
     /// It seals nothing for who asks for that.
     pub(super) fn start() -> Self {
-        let mut child = program().args(["--serve", "127.0.0.1:0", "--plaintext", "-c", "2", "-v"]).spawn().unwrap();
+        Self::start_with(key_file(), &["-c", "2"])
+    }
+
+    /// The same with another key, and with these options.
+    pub(super) fn start_with(key: &Path, options: &[&str]) -> Self {
+        let mut command = program();
+        command.args(["--serve", "127.0.0.1:0", "--plaintext", "-v"]).args(options).env("PDCP_KEY_FILE", key);
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));
         let address = loop {
@@ -76,6 +84,8 @@ impl Server {
         let log = self.log.lock().unwrap().clone();
         assert_eq!(status.code(), Some(0), "{log}");
         assert!(!log.contains("panicked"), "{log}");
+        // Nothing that a peer says begins a line, or steers the terminal.
+        assert!(log.lines().all(|line| line.starts_with("pdcp: ") && !line.contains(char::is_control)), "{log:?}");
     }
 }
 
@@ -122,6 +132,7 @@ impl Client {
     #[track_caller]
     pub(super) fn end(mut self) -> Ran {
         let stderr = self.stderr.recv_timeout(PATIENCE).expect("a client ends");
+        assert!(stderr.lines().all(|line| !line.contains(char::is_control)), "{stderr:?}");
         Ran { code: self.child.wait().unwrap().code(), stderr }
     }
 }

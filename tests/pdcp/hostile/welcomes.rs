@@ -1,14 +1,14 @@
 //! What a lying server says to a client before there is a session.
 
 use super::control::{CHALLENGE, Control};
-use super::peer::{Ambush, Joining, hear_from, rest};
-use super::scene::{all, at_once, hello, metadata, offer, source_content};
+use super::peer::{Ambush, Joining, dribble, hear_from, rest};
+use super::scene::{all, all_at_once, at_once, hello, metadata, offer, source_content};
 use super::victim::{Client, Ran};
 use pdcp::failure::Kind;
 use pdcp::limits::PROOF_LEN;
 use pdcp::seal::Side;
 use pdcp::session::handshake::welcome;
-use pdcp::wire::{Beat, FailureMessage, Message, Welcome, encode_greeting, frame_message};
+use pdcp::wire::{Beat, FailureMessage, GREETING_LEN, Message, Welcome, encode_greeting, frame_message};
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -124,6 +124,12 @@ const INSTEAD: &[Instead] = &[
     ("no proof on data connections", |a| lets_in(a, |_| Vec::new()), 10, "could not be made"),
     ("half a proof on data connections", |a| lets_in(a, |j| j.proof()[..31].to_vec()), 10, "could not be made"),
     ("garbage on data connections", |a| welcomed(a, &[7; 40]), 10, "pdcp"),
+    // --- a byte a second: there is a time for all of it, not one for each byte ---
+    ("a greeting, a byte a second", |a| dribbled(a, 0), 35, "does not answer"),
+    ("an answer to TLS, a byte a second", |a| dribbled(a, GREETING_LEN), 35, "does not answer"),
+    ("a Welcome, a byte a second", a_welcome_dribbled, 35, "does not answer"),
+    ("a greeting on data connections, a byte a second", |a| lets_in_slowly(a, false), 10, "could not be made"),
+    ("a proof on data connections, a byte a second", |a| lets_in_slowly(a, true), 10, "could not be made"),
     // --- who is not the server of the session ---
     ("zeros for a proof", |a| lets_in(a, |_| vec![0; PROOF_LEN]), 10, NOT_THE_SERVER),
     ("the client's own proof", |a| lets_in(a, |j| j.secret.proof(Side::Client).to_vec()), 10, NOT_THE_SERVER),
@@ -168,7 +174,43 @@ fn welcomed(ambush: &Ambush, bytes: &[u8]) -> Held {
     Box::new(control)
 }
 
-/// The same, with the greeting, and then with what `proof` makes of the join.
+/// Says some of this at once, and then no more than a byte a second.
+fn dribbled(ambush: &Ambush, at_once: usize) -> Held {
+    let mut control = ambush.caught().unwrap();
+    let record = [&b"\x16\x03\x03\x01\x00\x02\x00\x00\xfc\x03\x03"[..], &[1; 50]].concat();
+    let says = [&encode_greeting(&CHALLENGE)[..], &record].concat();
+    _ = control.write_all(&says[..at_once]);
+    dribble(&mut control, &says[at_once..]);
+    Box::new(control)
+}
+
+fn a_welcome_dribbled(ambush: &Ambush) -> Held {
+    let (mut control, _) = ambush.hello();
+    dribble(&mut control, &in_the_clear());
+    Box::new(control)
+}
+
+/// Welcomes, and says no more than a byte a second on both data connections: of the greeting, or, `greeted`, of the proof.
+fn lets_in_slowly(ambush: &Ambush, greeted: bool) -> Held {
+    let mut control = welcoming(ambush);
+    let secret = control.secret();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let (mut socket, says) = if greeted {
+                let joining = ambush.joining(&secret);
+                let proof = joining.proof();
+                (joining.socket, proof.to_vec())
+            } else {
+                (ambush.caught().unwrap(), encode_greeting(&CHALLENGE).to_vec())
+            };
+            scope.spawn(move || dribble(&mut socket, &says));
+        }
+    });
+    _ = rest(&mut control);
+    Box::new(control)
+}
+
+/// The same as [`welcomed`], with the greeting, and then with what `proof` makes of the join.
 fn lets_in(ambush: &Ambush, proof: impl Fn(&Joining) -> Vec<u8>) -> Held {
     let mut control = welcoming(ambush);
     let secret = control.secret();
@@ -189,8 +231,7 @@ fn welcoming(ambush: &Ambush) -> Control {
 
 /// A client that is not welcomed says why.
 pub(super) fn instead() {
-    at_once(
-        INSTEAD.len(),
+    all_at_once(
         INSTEAD,
         |(name, ..)| (*name).into(),
         |(_, play, code, says)| {
