@@ -3,26 +3,31 @@
 //! The bytes lie in a core's cache, so this is the part alone; `compare` measures the whole.
 
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use pdcp::completion::DirectPolicy;
 use pdcp::digest::{Digest, Signature, fold_file, fold_stripe, hash_blocks, hash_hole, sign_blocks};
 use pdcp::entry::Metadata;
 use pdcp::extent::{BlockSize, Layout, Run};
 use pdcp::failure::{Failure, Kind};
 use pdcp::limits::{
-    CONNECTIONS_MAX, FRAME_LEN_MAX, PAYLOAD_BYTES_MAX, PIECES_MAX, RUNS_MAX, SIGNATURES_MAX, STRIPE_BYTES_MAX,
-    WORKERS_MAX,
+    CHALLENGE_LEN, CONNECTIONS_MAX, FRAME_LEN_MAX, HEADER_LEN, PAYLOAD_BYTES_MAX, PIECES_MAX, RUN_LEN, RUNS_MAX,
+    SIGNATURES_MAX, STRIPE_BYTES_MAX, WORKERS_MAX,
 };
 use pdcp::method::Method;
-use pdcp::seal::Cipher;
+use pdcp::seal::{Cipher, Duplex, FrameNumber, SECRET_LEN, Seals, Secret, Side};
 use pdcp::wire::{
     Beat, Begin, Committed, Frame, Hello, Message, Options, Proof, Scratch, Welcome, decode, encode, frame_message,
     header, parse_message,
 };
 use std::hint::black_box;
 
-criterion_group!(parts, digests, signatures, folds, frames, messages);
+criterion_group!(parts, digests, signatures, seals, folds, frames, messages);
 criterion_main!(parts);
+
+/// What is protected along with a piece: a header, and a run of the table.
+const ABOUT: &[u8] = &[7; HEADER_LEN + RUN_LEN];
+/// Sealed pieces that lie ready to be opened: they stay in a core's cache.
+const PIECES_CACHED: u64 = 16;
 
 /// A file of 1 TiB in 16 KiB blocks and stripes of 32 MiB.
 fn layout() -> Layout {
@@ -63,6 +68,36 @@ fn signatures(criterion: &mut Criterion) {
             b.iter(|| sign_blocks(method, &layout, black_box(&bytes), &digests, &mut signatures));
         });
     }
+}
+
+/// A piece of one block.
+fn seals(criterion: &mut Criterion) {
+    let piece = content(BlockSize::default().bytes());
+    let mut group = criterion.benchmark_group("a piece of 16 KiB");
+    group.throughput(Throughput::Bytes(piece.len() as u64));
+    for cipher in [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] {
+        let (sending, frame) = ready(cipher, Side::Client);
+        let mut sealed = piece.clone();
+        group.bench_function(format!("{cipher:?}, seal"), |b| b.iter(|| sending.seal(frame, 0, ABOUT, &mut sealed)));
+        group.bench_function(format!("{cipher:?}, seal into"), |b| {
+            b.iter(|| sending.seal_into(frame, 0, ABOUT, black_box(&piece), &mut sealed));
+        });
+        let tag = sending.seal_into(frame, 0, ABOUT, &piece, &mut sealed);
+        let (receiving, frame) = ready(cipher, Side::Server);
+        group.bench_function(format!("{cipher:?}, open"), |b| {
+            let open = |bytes: &mut Vec<u8>| receiving.open(frame, 0, ABOUT, &tag, bytes).expect("our own");
+            b.iter_batched_ref(|| sealed.clone(), open, BatchSize::NumIterations(PIECES_CACHED));
+        });
+    }
+}
+
+/// What seals the frames that a client sends, or opens them at the server, at the first frame.
+fn ready(cipher: Cipher, side: Side) -> (Seals, FrameNumber) {
+    let connection = Secret::new([1; SECRET_LEN]).connection(&[2; CHALLENGE_LEN], 3);
+    let Duplex { sending, receiving } = connection.duplex(side, cipher);
+    let mut seals = if side == Side::Client { sending } else { receiving };
+    let frame = seals.next_frame(0);
+    (seals, frame)
 }
 
 fn folds(criterion: &mut Criterion) {
@@ -118,7 +153,7 @@ fn messages(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(framed.len() as u64));
         group.bench_function(format!("{name}, frame"), |b| b.iter(|| frame_message(black_box(&message))));
         group.bench_function(format!("{name}, parse"), |b| {
-            b.iter_batched_ref(|| bytes::BytesMut::from(&framed[..]), parse_message, criterion::BatchSize::SmallInput);
+            b.iter_batched_ref(|| bytes::BytesMut::from(&framed[..]), parse_message, BatchSize::SmallInput);
         });
     }
 }

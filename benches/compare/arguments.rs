@@ -107,6 +107,8 @@ pub(crate) enum Sweep {
     Connections,
     /// Both ends on one core, and on two
     Cores,
+    /// Sealed and in the clear, between two network namespaces on one core; wants root, else it is skipped
+    Sealed,
     /// A quarter of the file against the whole: time and memory
     Size,
 }

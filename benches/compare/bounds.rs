@@ -12,6 +12,7 @@ use crate::process::{Error, Result};
 use crate::rows::{Row, Section};
 use crate::sample::{self, Figure, Sample};
 use crate::scene::{Basis, Pair};
+use crate::subject::Pdcp;
 use std::path::Path;
 
 /// What bounds a section's rows.
@@ -37,7 +38,11 @@ impl Bounds {
             let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
             return Ok(Self::Disk { seconds: Vec::new(), workers: arguments.workers.unwrap_or(cores) });
         }
-        Ok(Self::Memory(Box::new(Ceiling::new(directory, &pair.source, &arguments.pdcp)?)))
+        Ok(Self::Memory(Box::new(Ceiling::new(
+            directory,
+            &pair.source,
+            &Pdcp::with_own_key(&arguments.pdcp, directory),
+        )?)))
     }
 
     /// Measures once more.

@@ -70,6 +70,8 @@ const WARM: &[Goal] = &[
     near_ceiling("table", 1.2),
     near_ceiling("long path, 16 connections", 1.0 / 0.9),
     Goal { row: "two cores", figure: Figure::Seconds, at_most: 1.0 / 1.8, times: Times::Row("one core") },
+    no_slower_than("sealed -W", 0.6, "clear -W"),
+    no_slower_than("sealed first copy", 0.6, "clear first copy"),
     // Linear in size: the whole takes at most four times a quarter, and no more memory, but for a huge page more or less.
     Goal { row: "100 %", figure: Figure::Seconds, at_most: 4.0, times: Times::Row("a quarter") },
     Goal { row: "100 %", figure: Figure::ClientPeakBytes, at_most: 1.3, times: Times::Row("a quarter") },
@@ -104,6 +106,11 @@ pub(crate) const fn as_fast_as_the_yardstick(row: &'static str) -> Goal {
 
 pub(crate) const fn near_ceiling(row: &'static str, at_most: f64) -> Goal {
     Goal { row, figure: Figure::Seconds, at_most, times: Times::Ceiling }
+}
+
+/// At least this share of the speed of another row.
+pub(crate) const fn no_slower_than(row: &'static str, share: f64, other: &'static str) -> Goal {
+    Goal { row, figure: Figure::Seconds, at_most: 1.0 / share, times: Times::Row(other) }
 }
 
 /// The least seconds that the machine can do a row in, as measured in the same run.
@@ -176,7 +183,7 @@ impl std::fmt::Display for Goal {
             Times::Yardstick => write!(f, "no more than the yardstick"),
             Times::Ceiling => write!(f, "{at_most:.2} × the ceiling"),
             Times::Row(row) if at_most < 1.0 => write!(f, "'{row}' / {:.1}", 1.0 / at_most),
-            Times::Row(row) => write!(f, "{at_most:.1} × '{row}'"),
+            Times::Row(row) => write!(f, "{at_most:.2} × '{row}'"),
             Times::One => write!(f, "{}", self.figure.show(at_most)),
         }
     }

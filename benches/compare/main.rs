@@ -23,9 +23,11 @@ mod server;
 #[path = "../../src/cli/size.rs"]
 #[expect(unused_imports, reason = "a bench is built as a test, but its own tests run elsewhere")]
 mod size; // a size means here what it means to pdcp
+mod spaces;
+mod subject;
 mod tables;
 
-use arguments::Arguments;
+use arguments::{Arguments, Sweep};
 use bounds::Bounds;
 use clap::Parser;
 use goals::Verdict;
@@ -37,9 +39,11 @@ use report::Machine;
 use rows::Section;
 use sample::Sample;
 use scene::{Pair, Scene};
+use spaces::Spaces;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use subject::Pdcp;
 
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
@@ -59,14 +63,21 @@ struct Findings {
     samples: Vec<Sample>,
     /// What failed, or had a wrong result.
     failures: Vec<String>,
+    /// What was asked for, and cannot be had here.
+    skipped: Vec<String>,
     ceilings: Vec<goals::Ceiling>,
 }
 
 /// Whether all goals are reached.
 fn run(arguments: &Arguments) -> Result<bool> {
     process::end_all_on_signals()?;
-    let peers = Peers::find(arguments);
     let scene = Scene::new(&arguments.directory)?;
+    let pdcp = match arguments.remote {
+        Some(_) => Pdcp::with_the_users_key(&arguments.pdcp),
+        None => Pdcp::with_own_key(&arguments.pdcp, scene.directory()),
+    };
+    let peers = Peers::find(arguments, pdcp);
+    let mut findings = Findings::default();
     if arguments.cold && scene.is_in_memory()? {
         return Err(unusable("--cold wants a --directory on a disk"));
     }
@@ -74,16 +85,19 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let bench = Bench {
         peers: &peers,
         remote: remote.map(|address| Remote::new(address, arguments.rsync.as_deref(), &peers)),
+        hosts: findings.hosts(arguments)?,
         is_cold: arguments.cold,
         directory: scene.directory().to_path_buf(),
     };
-    let mut findings = Findings::default();
     measure_sections(arguments, &bench, &scene, &mut findings)?;
     if arguments.long_path {
         measure_long_path(arguments, &mut findings)?;
     }
     if let Some(remote) = &bench.remote {
         remote.clear(scene.directory())?;
+    }
+    for what in &findings.skipped {
+        println!("SKIPPED       {what}");
     }
     for failure in &findings.failures {
         println!("FAILED        {failure}");
@@ -108,7 +122,7 @@ fn unusable(why: &str) -> Error {
 
 fn measure_sections(arguments: &Arguments, bench: &Bench, scene: &Scene, findings: &mut Findings) -> Result<()> {
     let mut pair: Option<Pair> = None;
-    for section in rows::sections(arguments, bench.peers) {
+    for section in rows::sections(arguments, bench.peers, bench.hosts.is_some()) {
         let bytes = arguments.size / section.part;
         let pair = match &mut pair {
             Some(pair) if pair.bytes == bytes => pair,
@@ -158,6 +172,20 @@ fn measure_long_path(arguments: &Arguments, findings: &mut Findings) -> Result<(
 }
 
 impl Findings {
+    /// For rows between two hosts, if there are to be any.
+    fn hosts(&mut self, arguments: &Arguments) -> Result<Option<Spaces>> {
+        if !arguments.wants(Sweep::Sealed) || arguments.remote.is_some() {
+            return Ok(None);
+        }
+        match Spaces::wired() {
+            Err(Error::Program(why)) => {
+                self.skipped.push(format!("sealed and in the clear: {why}"));
+                Ok(None)
+            }
+            spaces => spaces.map(Some),
+        }
+    }
+
     /// Measures a section, and shows it.
     fn measure(&mut self, section: &Section, bench: &Bench, pair: &mut Pair, arguments: &Arguments) -> Result<()> {
         let mut bounds = Bounds::new(arguments, section, &bench.directory, pair)?;
@@ -175,7 +203,7 @@ impl Findings {
 
     /// Writes it all into `output`.
     fn report(self, verdicts: Vec<Verdict>, machine: Machine, output: &Path) -> Result<()> {
-        let Self { tables, samples, failures, ceilings } = self;
+        let Self { tables, samples, failures, skipped: _, ceilings } = self;
         let run = report::Run { machine, tables, samples, ceilings, verdicts, failures };
         report::write(&run, output).map_err(|error| Error::World(io::Error::other(error)))
     }

@@ -7,7 +7,9 @@ use crate::rows::{Confined, Row};
 use crate::sample::Sample;
 use crate::scene::Pair;
 use crate::server::{Server, free_port};
+use crate::spaces::{Side, Spaces};
 use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -20,6 +22,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) peers: &'a Peers,
     /// `None`: both ends are here.
     pub(crate) remote: Option<Remote<'a>>,
+    /// For rows between two hosts.
+    pub(crate) hosts: Option<Spaces>,
     pub(crate) is_cold: bool,
     /// For what programs print.
     pub(crate) directory: PathBuf,
@@ -78,12 +82,16 @@ impl Bench<'_> {
         if !pair.compare()? {
             return Err(Error::Program("the result is wrong".into()));
         }
+        let printed = self.printed()?;
+        if let Some(words) = row.pdcp_says.filter(|words| !printed.contains(words)) {
+            return Err(Error::Program(format!("did not say '{words}'")));
+        }
         Ok(Sample {
             row: row.name.clone(),
             program: program.name().into(),
             run,
             seconds: timed.seconds,
-            moved_bytes: program.moved_bytes(&self.printed()?),
+            moved_bytes: program.moved_bytes(&printed),
             client_cpu_seconds: timed.client.cpu_seconds,
             server_cpu_seconds: timed.server.as_ref().map_or(0.0, |server| server.cpu_seconds),
             client_peak_bytes: timed.client.peak_bytes,
@@ -93,16 +101,21 @@ impl Bench<'_> {
 
     fn timed(&self, program: Program, row: &Row, pair: &Pair) -> Result<Timed> {
         let _confined = row.cores.map(Confined::to).transpose()?;
-        let port = free_port()?;
+        let host = if row.is_between_hosts { Side::Far.address() } else { Ipv4Addr::LOCALHOST };
+        let address = SocketAddrV4::new(host, free_port()?);
         let server = match self.remote {
             Some(_) => None,
-            None => self.peers.server(program, pair, port)?,
+            None => self.peers.server(program, row, pair, address)?,
         };
         let log = self.directory.join("server");
-        let server = server.map(|mut command| Server::start(printing_to(&mut command, &log)?, port)).transpose()?;
+        let server = server.map(|mut command| {
+            let command = printing_to(&mut command, &log)?;
+            self.on(Side::Far, row, || Server::start(command, address.port()))
+        });
+        let server = server.transpose()?;
         let mut command = match &self.remote {
             Some(remote) => remote.client(program, row, pair),
-            None => self.peers.client(program, row, pair, port),
+            None => self.peers.client(program, row, pair, address),
         };
         let log = self.directory.join("client");
         printing_to(&mut command, &log)?;
@@ -110,7 +123,7 @@ impl Bench<'_> {
             pair.cool()?;
         }
         let start = Instant::now();
-        let client = Process::start(&mut command)?.wait(LIMIT)?;
+        let client = self.on(Side::Near, row, || Process::start(&mut command))?.wait(LIMIT)?;
         let seconds = start.elapsed().as_secs_f64();
         let server = server.map(Server::end).transpose()?;
         if !client.status.success() {
@@ -119,6 +132,14 @@ impl Bench<'_> {
             return Err(Error::Program(format!("{}, {last_words}", ending(client.status))));
         }
         Ok(Timed { seconds, client, server })
+    }
+
+    /// Runs `body` on the host where this end of the row is.
+    fn on<T: Send>(&self, side: Side, row: &Row, body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        match &self.hosts {
+            Some(hosts) if row.is_between_hosts => hosts.inside(side, body),
+            _ => body(),
+        }
     }
 
     /// By the last client.

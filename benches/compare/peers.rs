@@ -4,7 +4,9 @@ use crate::arguments::Arguments;
 use crate::process::Result;
 use crate::rows::Row;
 use crate::scene::Pair;
+use crate::subject::Pdcp;
 use std::ffi::{OsStr, OsString};
+use std::net::SocketAddrV4;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -71,7 +73,7 @@ fn number_behind(text: &str, words: &str) -> Option<u64> {
 /// Where each program is, and what pdcp is always told.
 #[derive(Debug)]
 pub(crate) struct Peers {
-    pdcp: PathBuf,
+    pdcp: Pdcp,
     pdcp_options: Vec<OsString>,
     pdcp_server_options: Vec<OsString>,
     rsync: Option<PathBuf>,
@@ -82,7 +84,7 @@ pub(crate) struct Peers {
 
 impl Peers {
     /// Says on standard error what is missing, and how to get it.
-    pub(crate) fn find(arguments: &Arguments) -> Self {
+    pub(crate) fn find(arguments: &Arguments, pdcp: Pdcp) -> Self {
         let mut options = Vec::new();
         let mut server_options = Vec::new();
         if let Some(connections) = arguments.connections {
@@ -100,7 +102,7 @@ impl Peers {
             options.push("--no-fsync".into());
         }
         Self {
-            pdcp: arguments.pdcp.clone(),
+            pdcp,
             pdcp_options: options,
             pdcp_server_options: server_options,
             rsync: find("rsync".as_ref(), "apt-get install rsync"),
@@ -123,32 +125,38 @@ impl Peers {
     /// Those that are there, with what each is called.
     pub(crate) fn paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let found = [
-            ("pdcp", Some(&self.pdcp)),
-            ("rsync", self.rsync.as_ref()),
-            ("pdiffcopy", self.pdiffcopy.as_ref()),
-            ("yardstick", self.yardstick.as_ref()),
-            ("b3sum", self.b3sum.as_ref()),
+            ("pdcp", Some(self.pdcp.program())),
+            ("rsync", self.rsync.as_deref()),
+            ("pdiffcopy", self.pdiffcopy.as_deref()),
+            ("yardstick", self.yardstick.as_deref()),
+            ("b3sum", self.b3sum.as_deref()),
         ];
-        found.into_iter().filter_map(|(name, path)| Some((name, path?.as_path())))
+        found.into_iter().filter_map(|(name, path)| Some((name, path?)))
     }
 
-    /// What listens on `port` of the loopback address while `program` asks; `None` where nothing does.
-    pub(crate) fn server(&self, program: Program, pair: &Pair, port: u16) -> Result<Option<Command>> {
-        let address = format!("127.0.0.1:{port}");
+    /// What listens there while `program` asks; `None` where nothing does.
+    pub(crate) fn server(
+        &self,
+        program: Program,
+        row: &Row,
+        pair: &Pair,
+        address: SocketAddrV4,
+    ) -> Result<Option<Command>> {
         Ok(match program {
             Program::PdcpPush | Program::PdcpPull => {
-                let mut command = Command::new(&self.pdcp);
-                command.args(["--quiet", "--serve", &address]).args(&self.pdcp_server_options);
+                let mut command = self.pdcp.command();
+                command.args(["--quiet", "--serve", &address.to_string()]);
+                command.args(&self.pdcp_server_options).args(&row.pdcp_server_options);
                 Some(command)
             }
-            Program::RsyncDelta | Program::RsyncWhole => Some(self.rsync_daemon(pair, port)?),
+            Program::RsyncDelta | Program::RsyncWhole => Some(self.rsync_daemon(pair, address)?),
             Program::Pdiffcopy => {
                 let mut command = self.pdiffcopy();
-                command.args(["--listen", &address]);
+                command.args(["--listen", &address.to_string()]);
                 Some(command)
             }
             Program::Yardstick => {
-                let mut command = self.yardstick(port);
+                let mut command = self.yardstick(address);
                 command.arg("source").args(YARDSTICK_SHAPE).arg(&pair.source);
                 Some(command)
             }
@@ -157,7 +165,7 @@ impl Peers {
     }
 
     /// With the directory of the target as its module.
-    fn rsync_daemon(&self, pair: &Pair, port: u16) -> Result<Command> {
+    fn rsync_daemon(&self, pair: &Pair, address: SocketAddrV4) -> Result<Command> {
         let directory = pair.target.parent().expect("in a scratch directory");
         let configuration = directory.join("rsyncd.conf");
         let path = directory.display();
@@ -166,33 +174,34 @@ impl Peers {
         let identity = if user == 0 { format!("uid = {user}\ngid = {group}\n") } else { String::new() };
         std::fs::write(&configuration, format!("use chroot = no\n{identity}[bench]\npath = {path}\nread only = no\n"))?;
         let mut command = Command::new(known(&self.rsync));
-        command.args(["--daemon", "--no-detach", "--address=127.0.0.1"]).arg(format!("--port={port}"));
+        command.args(["--daemon", "--no-detach"]);
+        command.args([format!("--address={}", address.ip()), format!("--port={}", address.port())]);
         command.arg(with_prefix("--config=", &configuration));
         Ok(command)
     }
 
-    /// `program` asks the server on `port` for what `row` is about.
-    pub(crate) fn client(&self, program: Program, row: &Row, pair: &Pair, port: u16) -> Command {
+    /// `program` asks the server there for what `row` is about.
+    pub(crate) fn client(&self, program: Program, row: &Row, pair: &Pair, address: SocketAddrV4) -> Command {
         let (source, target) = (pair.source.as_os_str(), pair.target.as_os_str());
-        let remote = |path: &OsStr| with_prefix(&format!("127.0.0.1:{port}:"), path);
+        let remote = |path: &OsStr| with_prefix(&format!("{address}:"), path);
         match program {
             Program::PdcpPush => self.pdcp(row, source, &remote(target)),
             Program::PdcpPull => self.pdcp(row, &remote(source), target),
             Program::PdcpLocal => self.pdcp(row, source, target),
             Program::RsyncDelta | Program::RsyncWhole => {
                 let name = pair.target.file_name().expect("in a scratch directory");
-                self.rsync(program, source, &with_prefix(&format!("rsync://127.0.0.1:{port}/bench/"), name))
+                self.rsync(program, source, &with_prefix(&format!("rsync://{address}/bench/"), name))
             }
             Program::RsyncLocal => self.rsync(program, source, target),
             Program::Cp => of("cp", [source, target]),
             Program::B3sum => of(known(&self.b3sum), [source, target]),
             Program::Pdiffcopy => {
                 let mut command = self.pdiffcopy();
-                command.arg(source).arg(with_prefix(&format!("http://127.0.0.1:{port}"), target));
+                command.arg(source).arg(with_prefix(&format!("http://{address}"), target));
                 command
             }
             Program::Yardstick => {
-                let mut command = self.yardstick(port);
+                let mut command = self.yardstick(address);
                 command.arg("target").args(YARDSTICK_SHAPE).arg(target);
                 command.args(row.begins_without_target().then_some("whole"));
                 command
@@ -201,7 +210,7 @@ impl Peers {
     }
 
     pub(crate) fn pdcp(&self, row: &Row, source: &OsStr, target: &OsStr) -> Command {
-        let mut command = Command::new(&self.pdcp);
+        let mut command = self.pdcp.command();
         command.arg("--json").args(&self.pdcp_options).args(&row.pdcp_options).args([source, target]);
         command
     }
@@ -225,9 +234,10 @@ impl Peers {
         command
     }
 
-    fn yardstick(&self, port: u16) -> Command {
+    /// It knows no address but the loopback's.
+    fn yardstick(&self, address: SocketAddrV4) -> Command {
         let mut command = Command::new(known(&self.yardstick));
-        command.env("YARDSTICK_PORT", port.to_string());
+        command.env("YARDSTICK_PORT", address.port().to_string());
         command
     }
 }

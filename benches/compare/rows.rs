@@ -21,6 +21,11 @@ pub(crate) struct Row {
     pub(crate) programs: Vec<Program>,
     /// Beside those that all rows have.
     pub(crate) pdcp_options: Vec<String>,
+    pub(crate) pdcp_server_options: Vec<String>,
+    /// Words of pdcp's that prove that the row was what it is called: without them the run does not count.
+    pub(crate) pdcp_says: Option<&'static str>,
+    /// The ends are on two hosts, as far as they can tell; else they have one loopback interface.
+    pub(crate) is_between_hosts: bool,
     /// How many cores both ends have together; `None`: all.
     pub(crate) cores: Option<usize>,
 }
@@ -50,11 +55,36 @@ impl Section {
 
 impl Row {
     pub(crate) fn new(name: impl Into<String>, basis: Basis, programs: &[Program]) -> Self {
-        Self { name: name.into(), basis, programs: programs.into(), pdcp_options: Vec::new(), cores: None }
+        Self {
+            name: name.into(),
+            basis,
+            programs: programs.into(),
+            pdcp_options: Vec::new(),
+            pdcp_server_options: Vec::new(),
+            pdcp_says: None,
+            is_between_hosts: false,
+            cores: None,
+        }
     }
 
     pub(crate) fn with(mut self, options: &[&str]) -> Self {
         self.pdcp_options.extend(options.iter().map(|option| String::from(*option)));
+        self
+    }
+
+    /// Also the server's.
+    fn with_both(mut self, options: &[&str]) -> Self {
+        self.pdcp_server_options.extend(options.iter().map(|option| String::from(*option)));
+        self.with(options)
+    }
+
+    fn saying(mut self, words: &'static str) -> Self {
+        self.pdcp_says = Some(words);
+        self
+    }
+
+    fn between_hosts(mut self) -> Self {
+        self.is_between_hosts = true;
         self
     }
 
@@ -69,7 +99,7 @@ impl Row {
 }
 
 /// All that was asked for, without rows and programs that are not wanted or not there.
-pub(crate) fn sections(arguments: &Arguments, peers: &Peers) -> Vec<Section> {
+pub(crate) fn sections(arguments: &Arguments, peers: &Peers, has_hosts: bool) -> Vec<Section> {
     let mut sections = vec![between_two_ends(arguments)];
     if arguments.remote.is_none() {
         sections.push(both_local());
@@ -82,6 +112,9 @@ pub(crate) fn sections(arguments: &Arguments, peers: &Peers) -> Vec<Section> {
     }
     if arguments.wants(Sweep::Cores) && arguments.remote.is_none() {
         sections.push(cores());
+    }
+    if has_hosts {
+        sections.push(sealed());
     }
     if arguments.wants(Sweep::Size) {
         sections.push(quarter());
@@ -180,6 +213,28 @@ fn cores() -> Section {
         part: 1,
         is_bounded: false,
         rows: vec![row("one core", 1), row("two cores", 2)],
+    }
+}
+
+/// What sealing costs where the core is the bill: both ends on one, everything sent. Between hosts pdcp seals unless told.
+fn sealed() -> Section {
+    let pair = |name: &str, basis: &Basis, options: &[&str]| {
+        let row = |kind: &str| {
+            let row = Row::new(format!("{kind} {name}"), basis.clone(), &NETWORKED).with(options).between_hosts();
+            row.with(&["--verbose"]).on(1)
+        };
+        [
+            row("sealed").saying("pdcp: sealed with "),
+            row("clear").with_both(&["--plaintext"]).saying("pdcp: not sealed"),
+        ]
+    };
+    let whole = pair("-W", &Basis::Changed { percent: 100 }, &["--whole-file"]);
+    let first = pair("first copy", &Basis::Missing, &[]);
+    Section {
+        title: "sealed and in the clear, both ends on one core",
+        part: 2,
+        is_bounded: false,
+        rows: whole.into_iter().chain(first).collect(),
     }
 }
 

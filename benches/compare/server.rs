@@ -5,6 +5,7 @@
 //! only known once it has waited for them.
 
 use crate::process::{Ended, Error, Process, Result};
+use procfs::ProcError;
 use procfs::net::TcpState;
 use std::net::TcpListener;
 use std::process::Command;
@@ -26,7 +27,7 @@ impl Server {
     pub(crate) fn start(command: &mut Command, port: u16) -> Result<Self> {
         let process = Process::start(command)?;
         let deadline = Instant::now() + START_LIMIT;
-        while !listens(port)? {
+        while !listens(process.group(), port)? {
             if process.has_ended()? || Instant::now() > deadline {
                 let program = command.get_program().to_string_lossy().into_owned();
                 return Err(Error::Program(format!("{program} does not listen on port {port}")));
@@ -45,14 +46,18 @@ impl Server {
     }
 }
 
-/// A port of the loopback address that is free now.
+/// A port that is free now on the loopback address, and in network namespaces where nobody else is.
 pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// Looks, and does not connect: that would cost the server a child, or the only peer that it serves.
-fn listens(port: u16) -> Result<bool> {
-    let sockets = procfs::net::tcp().map_err(std::io::Error::other)?;
+/// Looks, and does not connect: that would cost the server a child, or the only peer that it serves. What it sees is the
+/// server's network, which need not be ours.
+fn listens(server: i32, port: u16) -> Result<bool> {
+    let sockets = match procfs::process::Process::new(server).and_then(|server| server.tcp()) {
+        Err(ProcError::NotFound(_)) => return Ok(false), // it has ended
+        sockets => sockets.map_err(std::io::Error::other)?,
+    };
     Ok(sockets.iter().any(|socket| socket.state == TcpState::Listen && socket.local_address.port() == port))
 }
 

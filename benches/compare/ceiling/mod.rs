@@ -12,6 +12,7 @@ mod lane;
 mod start;
 
 use crate::sample;
+use crate::subject::Pdcp;
 use core_affinity::CoreId;
 use lane::{Basis, CHUNK_BYTES, Duty, Lane, PIECE_BYTES, Sample, Written};
 use start::Starter;
@@ -121,7 +122,7 @@ pub(crate) struct Ceiling {
 
 impl Ceiling {
     /// Measures in `directory`, with `source_file`, which should be in the page cache, and this pdcp.
-    pub(crate) fn new(directory: &Path, source_file: &Path, pdcp_binary: &Path) -> io::Result<Self> {
+    pub(crate) fn new(directory: &Path, source_file: &Path, pdcp: &Pdcp) -> io::Result<Self> {
         let cores = core_affinity::get_core_ids().ok_or_else(|| io::Error::other("no cores to pin lanes to"))?;
         let source = File::open(source_file)?;
         let source_bytes = source.metadata()?.len();
@@ -130,7 +131,7 @@ impl Ceiling {
         let chunks: u64 = chunks.ok_or_else(|| io::Error::other("the source is too short to measure with"))?;
         let source_step_bytes = source_bytes / (chunks * lanes) / PIECE_BYTES as u64 * PIECE_BYTES as u64;
         let ceiling = Self {
-            starter: Starter::new(directory, pdcp_binary)?,
+            starter: Starter::new(directory, pdcp)?,
             source: Arc::new(source),
             targets: cores.iter().map(|_| scratch(directory)).collect::<io::Result<_>>()?,
             inode: scratch(directory)?,

@@ -2,18 +2,19 @@
 //!
 //! Measured by pdcp itself on an empty file, which opens no data connection.
 
+use crate::subject::Pdcp;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Instant;
 use tempfile::TempDir;
 
 /// pdcp, a server of it, and an empty file.
 #[derive(Debug)]
 pub(super) struct Starter {
-    program: PathBuf,
+    pdcp: Pdcp,
     _server: Server,
     /// `127.0.0.1:PORT:` and a path.
     remote: OsString,
@@ -23,14 +24,14 @@ pub(super) struct Starter {
 }
 
 impl Starter {
-    pub(super) fn new(directory: &Path, program: &Path) -> io::Result<Self> {
-        let (server, address) = Server::start(program)?;
+    pub(super) fn new(directory: &Path, pdcp: &Pdcp) -> io::Result<Self> {
+        let (server, address) = Server::start(pdcp)?;
         let directory = tempfile::tempdir_in(directory.canonicalize()?)?; // a server takes a path from `/`
         let (source, target) = (directory.path().join("source"), directory.path().join("target"));
         File::create(&source)?;
         let mut remote = OsString::from(address + ":");
         remote.push(&target);
-        Ok(Self { program: program.into(), _server: server, remote, source, target, _directory: directory })
+        Ok(Self { pdcp: pdcp.clone(), _server: server, remote, source, target, _directory: directory })
     }
 
     /// Seconds of a first copy to the server.
@@ -48,7 +49,7 @@ impl Starter {
             std::fs::remove_file(&self.target)?;
         }
         let start = Instant::now();
-        let status = Command::new(&self.program).arg("-q").arg(&self.source).arg(target).status()?;
+        let status = self.pdcp.command().arg("-q").arg(&self.source).arg(target).status()?;
         let seconds = start.elapsed().as_secs_f64();
         if status.success() { Ok(seconds) } else { Err(io::Error::other(format!("an empty copy ended with {status}"))) }
     }
@@ -60,9 +61,9 @@ struct Server(Child);
 
 impl Server {
     /// Also says its address.
-    fn start(program: &Path) -> io::Result<(Self, String)> {
+    fn start(pdcp: &Pdcp) -> io::Result<(Self, String)> {
         let serve = ["--serve", "127.0.0.1:0"];
-        let mut server = Self(Command::new(program).args(serve).stderr(Stdio::piped()).spawn()?);
+        let mut server = Self(pdcp.command().args(serve).stderr(Stdio::piped()).spawn()?);
         let said = BufReader::new(server.0.stderr.take().expect("piped"));
         for line in said.lines() {
             if let Some(address) = line?.strip_prefix("listening on ") {

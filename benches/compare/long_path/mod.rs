@@ -1,23 +1,23 @@
 //! A first copy over a long path: 25 ms and 1 Gbit/s each way with a queue of 100 ms, between two network namespaces of our
 //! own on this machine.
 //!
-//! The server runs in one, the client in the other, and a relay carries their IP packets. It shows what connections,
-//! congestion control, windows and round trips come to, which loopback hides. It needs root, and all that it makes goes
-//! away with it. What the path does to plain TCP is measured first, so that nobody has to believe in the relay.
+//! The server runs in one, the client in the other, and a relay carries their IP packets: sealed, since that is what users
+//! get between hosts. It shows what connections, congestion control, windows and round trips come to, which loopback
+//! hides. It needs root, and all that it makes goes away with it. What the path does to plain TCP is measured first, so
+//! that nobody has to believe in the relay.
 
 mod proof;
 mod relay;
-mod spaces;
 
 use crate::peers::Program;
 use crate::process::{Ended, Error, Process, Result, ending};
 use crate::sample::Sample;
 use crate::scene::{Basis, Pair, Scene};
-use relay::{Relay, Shape};
-use spaces::Spaces;
+use crate::server::Server;
+use crate::spaces::{Side, Spaces};
+use crate::subject::Pdcp;
+use relay::{MTU, Relay, Shape};
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, PipeReader};
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -46,34 +46,6 @@ pub(crate) struct Options<'a> {
     pub(crate) congestion_control: Option<&'a str>,
 }
 
-/// An end of the path.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Side {
-    /// Where the client is.
-    Near,
-    /// Where the server is.
-    Far,
-}
-
-impl Side {
-    const BOTH: [Self; 2] = [Self::Near, Self::Far];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Near => "near",
-            Self::Far => "far",
-        }
-    }
-
-    /// Of the block that is set aside for benchmarks (RFC 2544).
-    fn address(self) -> Ipv4Addr {
-        match self {
-            Self::Near => Ipv4Addr::new(198, 18, 0, 1),
-            Self::Far => Ipv4Addr::new(198, 18, 0, 2),
-        }
-    }
-}
-
 /// Both namespaces and the relay between them, which goes first.
 #[derive(Debug)]
 struct LongPath {
@@ -96,19 +68,20 @@ pub(crate) fn least_seconds() -> f64 {
 /// # Errors
 /// Also for the first copy that fails or is wrong: on a path that loses nothing but time there is no reason for one.
 pub(crate) fn run(options: &Options<'_>) -> Result<Vec<Sample>> {
-    let (spaces, [near, far]) = Spaces::new()?;
+    let (spaces, [near, far]) = Spaces::unwired(MTU)?;
     let path = LongPath { relay: Relay::start(near, far, SHAPE)?, spaces };
     if let Some(algorithm) = options.congestion_control {
         path.spaces.choose_congestion_control(algorithm)?;
     }
     prove(&path, options.connections)?;
     let scene = Scene::new(options.directory)?;
+    let pdcp = Pdcp::with_own_key(options.pdcp, scene.directory());
     let mut pair = scene.pair("long-path", FILE_BYTES)?;
     let mut samples = Vec::new();
     for run in 0..options.runs {
         for connections in options.connections {
             for program in [Program::PdcpPush, Program::PdcpPull] {
-                let sample = path.sample(program, *connections, run, options.pdcp, &mut pair)?;
+                let sample = path.sample(program, *connections, run, &pdcp, &mut pair)?;
                 let [there, back] = path.relay.passed();
                 eprintln!("run {run}: {}, {}: {:.3} s", sample.row, sample.program, sample.seconds);
                 eprintln!("    in all {there} there, {back} back");
@@ -137,13 +110,15 @@ fn prove(path: &LongPath, connections: &[u32]) -> Result<()> {
 
 impl LongPath {
     /// One first copy: timed, then compared.
-    fn sample(&self, program: Program, connections: u32, run: u32, pdcp: &Path, pair: &mut Pair) -> Result<Sample> {
+    fn sample(&self, program: Program, connections: u32, run: u32, pdcp: &Pdcp, pair: &mut Pair) -> Result<Sample> {
         pair.set(&Basis::Missing)?;
         self.spaces.forget()?;
-        let server = Server::start(&self.spaces, pdcp)?;
+        let mut command = pdcp.command();
+        command.args(["--quiet", "--serve", &format!("{}:{PORT}", Side::Far.address())]);
+        let server = self.spaces.inside(Side::Far, || Server::start(&mut command, PORT))?;
         let printed = pair.target.with_extension("printed");
         let (seconds, client) = self.copy(program, connections, pdcp, pair, &printed)?;
-        let server = server.process.end()?;
+        let server = server.end()?;
         let printed = fs::read_to_string(&printed)?;
         if !client.status.success() {
             return Err(Error::Program(format!("{}: {}, {printed}", row(connections), ending(client.status))));
@@ -168,12 +143,12 @@ impl LongPath {
         &self,
         program: Program,
         connections: u32,
-        pdcp: &Path,
+        pdcp: &Pdcp,
         pair: &Pair,
         printed: &Path,
     ) -> Result<(f64, Ended)> {
         let there = |path: &Path| format!("{}:{PORT}:{}", Side::Far.address(), path.display()).into();
-        let mut command = self.spaces.command(Side::Near, pdcp);
+        let mut command = pdcp.command();
         command.args(["--json", "--connections", &connections.to_string()]);
         if program == Program::PdcpPush {
             command.args([pair.source.clone(), there(&pair.target)]);
@@ -183,35 +158,7 @@ impl LongPath {
         let printed = File::create(printed)?;
         command.stdout(printed.try_clone()?).stderr(printed);
         let start = Instant::now();
-        let client = Process::start(&mut command)?.wait(LIMIT)?;
+        let client = self.spaces.inside(Side::Near, || Process::start(&mut command))?.wait(LIMIT)?;
         Ok((start.elapsed().as_secs_f64(), client))
-    }
-}
-
-/// `pdcp --serve` at the far end.
-#[derive(Debug)]
-struct Server {
-    process: Process,
-    /// What it says after it listens, a line a session: open, so that it can.
-    _said: BufReader<PipeReader>,
-}
-
-impl Server {
-    /// Comes back when it listens.
-    fn start(spaces: &Spaces, pdcp: &Path) -> Result<Self> {
-        let (reader, writer) = io::pipe()?;
-        let mut command = spaces.command(Side::Far, pdcp);
-        command.args(["--serve", &format!("{}:{PORT}", Side::Far.address())]).stderr(writer);
-        let process = Process::start(&mut command)?;
-        drop(command); // its end of the pipe is the server's alone
-        let mut said = BufReader::new(reader);
-        let mut line = String::new();
-        while !line.contains("listening on") {
-            line.clear();
-            if said.read_line(&mut line)? == 0 {
-                return Err(Error::Program("the server at the far end did not start".into()));
-            }
-        }
-        Ok(Self { process, _said: said })
     }
 }

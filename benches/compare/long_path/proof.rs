@@ -1,8 +1,7 @@
 //! What the path is without pdcp: its round trip, and what plain TCP carries over it.
 
-use super::Side;
-use super::spaces::Spaces;
 use crate::process::{Error, Result, is_interrupted};
+use crate::spaces::{Side, Spaces};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
