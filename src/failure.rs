@@ -57,6 +57,11 @@ impl Kind {
             Kind::Interrupted => 130,
         }
     }
+
+    /// The same in a word, for programs.
+    pub fn status(self) -> &'static str {
+        if self == Kind::Interrupted { "interrupted" } else { "failed" }
+    }
 }
 
 /// One failure: what kind, about which path or peer, and a sentence.
@@ -112,6 +117,12 @@ pub fn printable(bytes: &[u8]) -> String {
         }
     }
     shown
+}
+
+/// Exact bytes in hex, where text cannot give them: where they are no UTF-8.
+pub fn raw(bytes: &[u8]) -> Option<String> {
+    let hex = || bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    str::from_utf8(bytes).is_err().then(hex)
 }
 
 #[cfg(test)]

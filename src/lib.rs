@@ -42,6 +42,8 @@
 //! | what a benchmark does to its target | `control/benchmark.rs`, then `root/mutation.rs` |
 //! | who may come in, and whom a client trusts | `control/identity/mod.rs` |
 //! | how many may come, and who makes room | `control/door.rs` before they are known, `control/room.rs` then, `limits.rs` |
+//! | what a server tells of a caller, and whom | `control/record.rs`, then `report/session.rs` and `control/audit.rs` |
+//! | what systemd hands over, and is told | `control/listen.rs`, `control/notify.rs`; its units are in `contrib/` |
 //! | what is sent, in which frame | `proto-spec.md`, then `wire/frame.rs` (data), `wire/message.rs` (control) |
 //! | how a file is cut into stripes and blocks | `extent.rs` |
 //! | what exit 0 promises | `root/commit.rs` |

@@ -217,6 +217,8 @@ pub const ACCEPT_PAUSE_MS: u64 = 100;
 pub const REDIAL_PAUSES_MS: [u64; 3] = [1_000, 2_000, 4_000];
 /// What a server that is asked to stop gives to running sessions.
 pub const GRACE_MS: u64 = 2_000;
+/// Between two words about sessions to systemd, which is not to be kept busy with them. Guessed.
+pub const STATUS_PAUSE_MS: u64 = 1_000;
 /// Keepalive of every connection: idle, between probes, number of probes.
 pub const KEEPALIVE_IDLE_S: u32 = 15;
 /// See [`KEEPALIVE_IDLE_S`].
@@ -230,8 +232,9 @@ pub const DRIBBLE_MS: u64 = 10_000;
 
 /// Messages of one control connection that wait, in each direction. Two a second and a handful at the end are usual.
 pub const MESSAGES_MAX: usize = 64;
-/// Log lines of a server that wait to be written; more are dropped.
-pub const LOG_LINES_MAX: usize = 1024;
+/// Records of a server that wait to be told and written. Sessions wait for room, of callers who are not let in more are
+/// dropped.
+pub const RECORDS_MAX: usize = 1024;
 /// Outcomes of one session on their way to control. A worker that finds the queue full holds them and takes no new stripe.
 pub const OUTCOMES_MAX: usize = 1024;
 /// Jobs on their way to one worker.

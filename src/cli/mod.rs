@@ -10,7 +10,7 @@ mod size;
 use crate::completion::DirectPolicy;
 use crate::control::access::{Access, Served};
 use crate::control::benchmark::BenchmarkConfig;
-use crate::control::{CopyConfig, Place, ServeConfig, Summary, WorkersConfig};
+use crate::control::{CopyConfig, Listen, Place, ServeConfig, Summary, WorkersConfig};
 use crate::extent::BlockSize;
 use crate::failure::{Failure, Kind};
 use crate::limits::{BENCHMARK_LEVELS_MAX, BLOCK_BYTES_MAX, CONNECTIONS_MAX, CPUS_MAX, WORKERS_MAX};
@@ -97,10 +97,11 @@ struct Typed {
     #[arg(value_name = "PATH", hide = true)]
     paths: Vec<OsString>,
 
-    /// Serve on :PORT (all addresses), IPV4:PORT, [IPV6]:PORT or PORT; port 0: any free one
+    /// Serve on :PORT (all addresses), IPV4:PORT, [IPV6]:PORT or PORT; port 0: any free one; systemd: on the sockets that
+    /// systemd hands over
     #[arg(short = 'l', long, visible_alias = "listen", value_name = "ADDRESS", value_parser = listen_address)]
     #[arg(help_heading = "Serving")]
-    serve: Option<(Option<IpAddr>, u16)>,
+    serve: Option<Listen>,
     /// Serve only what is in DIR, from where paths begin and which they cannot leave; several, each with a NAME, are told
     /// apart by the first name of a path [default: every file that this user can reach]
     #[arg(long, value_name = "[NAME=]DIR", help_heading = "Serving", requires = "serve")]
@@ -115,6 +116,10 @@ struct Typed {
     /// Take the port as root, then become USER, by name or number
     #[arg(long, value_name = "USER", help_heading = "Serving", requires = "serve")]
     run_as: Option<String>,
+
+    /// Append a line of JSON to FILE for each session, and for each caller who is not let in
+    #[arg(long, value_name = "FILE", help_heading = "Serving", requires = "serve")]
+    audit_log: Option<PathBuf>,
 
     /// With --serve: say what would be served, and to whom; serve nothing
     #[arg(long, help_heading = "Serving", requires = "serve")]
@@ -245,11 +250,11 @@ fn command(typed: Typed) -> Command {
         (_, []) if typed.h => Command::Say(<Typed as clap::CommandFactory>::command().render_help().to_string()),
         (_, [path, ..]) if typed.keygen => wrong(format!("{}: a key is made of no paths; see --key-file", shown(path))),
         (None, []) if typed.keygen => Command::Keygen { key_file: typed.key_file, public: typed.public },
-        (Some((address, port)), []) => match served(&typed.root) {
+        (Some(listen), []) => match served(&typed.root) {
             Ok(served) => {
                 let config = Box::new(ServeConfig {
-                    address,
-                    port,
+                    listen,
+                    audit_log: typed.audit_log.clone(),
                     key_file: typed.key_file.clone(),
                     plaintext: typed.plaintext,
                     served,
@@ -368,8 +373,11 @@ fn direct_policy(when: String) -> DirectPolicy {
     }
 }
 
-/// `:9000`, `9000`, `127.0.0.1:9000`, `[::1]:9000`.
-fn listen_address(text: &str) -> Result<(Option<IpAddr>, u16), String> {
+/// `:9000`, `9000`, `127.0.0.1:9000`, `[::1]:9000`, `systemd`.
+fn listen_address(text: &str) -> Result<Listen, String> {
+    if text == "systemd" {
+        return Ok(Listen::Systemd);
+    }
     let (address, port) = text.rsplit_once(':').unwrap_or(("", text));
     let bracketed = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let address = match (address, bracketed) {
@@ -379,7 +387,7 @@ fn listen_address(text: &str) -> Result<(Option<IpAddr>, u16), String> {
     };
     let digits = port.bytes().all(|byte| byte.is_ascii_digit()); // parse() would take "+9000"
     match (address, port.parse()) {
-        (Some(address), Ok(port)) if digits => Ok((address, port)),
+        (Some(address), Ok(port)) if digits => Ok(Listen::At { address, port }),
         _ => Err("listen on :PORT, IPV4:PORT, [IPV6]:PORT or PORT, such as :9000 or 127.0.0.1:9000".into()),
     }
 }

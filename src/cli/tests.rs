@@ -1,7 +1,7 @@
 //! The command line, form by form.
 
 use super::*;
-use crate::control::{Place, Remote};
+use crate::control::{Listen, Place, Remote};
 use std::os::unix::ffi::OsStringExt;
 
 /// Arguments are separated by `|`, because some contain spaces; an empty line is none at all.
@@ -131,10 +131,10 @@ fn names_are_bytes_and_may_begin_with_a_dash_after_two_dashes() {
 fn a_server_listens_where_it_is_told() {
     #[track_caller]
     fn check(address: &str, want: Option<&str>, port: u16) {
-        let want: Option<IpAddr> = want.map(|address| address.parse().unwrap());
+        let want = Listen::At { address: want.map(|address| address.parse().unwrap()), port };
         for option in ["--serve", "-l", "--listen"] {
             let config = serve_of(&format!("{option}|{address}"));
-            assert_eq!((config.address, config.port), (want, port), "{option} {address}");
+            assert_eq!(config.listen, want, "{option} {address}");
         }
     }
     check(":9000", None, 9000);
@@ -146,13 +146,18 @@ fn a_server_listens_where_it_is_told() {
     check("0.0.0.0:1", Some("0.0.0.0"), 1);
     check("[::1]:9000", Some("::1"), 9000);
     check("[::]:0", Some("::"), 0);
+    assert_eq!(serve_of("--serve|systemd").listen, Listen::Systemd);
     let config = serve_of("--serve=:9000|-c|2|--direct|never|--no-pin|--cpus|1");
     assert_eq!((config.connections_max, config.direct), (128, DirectPolicy::Never));
     assert_eq!(config.workers, WorkersConfig { count: Some(2), cpus: Some(vec![1]), pin: false });
     assert_eq!(serve_of("--serve|:1|--connections|4").connections_max, 4);
     assert_eq!(serve_of("--serve|:1").key_file, None);
     assert_eq!(serve_of("--serve|:1|--key-file|k").key_file, Some("k".into()));
-    assert!(matches!(invoke("--check|--serve|:1").command, Command::Check(config) if config.port == 1));
+    assert_eq!(serve_of("--serve|:1").audit_log, None);
+    assert_eq!(serve_of("--serve|:1|--audit-log|l").audit_log, Some("l".into()));
+    assert!(
+        matches!(invoke("--check|--serve|systemd").command, Command::Check(config) if config.listen == Listen::Systemd)
+    );
 }
 
 #[test]
@@ -216,7 +221,7 @@ fn a_usage_error_says_what_is_wrong_with_what_was_typed() {
     for root in ["", "a=", "=/a", "..=/a", ".=/a"] {
         check(&format!("--serve|:1|--root={root}"), "to serve is");
     }
-    for option in ["--root|/a", "--read-only", "--no-delete", "--run-as|nobody"] {
+    for option in ["--root|/a", "--read-only", "--no-delete", "--run-as|nobody", "--audit-log|l"] {
         check(&format!("{option}|a|b"), "--serve <ADDRESS>");
     }
     check("-B|a|b", "invalid value 'a' for '--benchmark <COUNT>'");
@@ -244,7 +249,9 @@ fn a_usage_error_says_what_is_wrong_with_what_was_typed() {
     for cpus in ["", ",", "1-", "-1", "3-1", "0-1024", "0-99999999999", "1,,2", "a", "+1"] {
         check(&format!("--cpus={cpus}|a|b"), "cores are listed like 0-3,8");
     }
-    for address in ["", ":", "localhost:9000", "::1:9000", "[::1]", "[1.2.3.4]:9", ":65536", ":+1", "1.2.3.4", "a b"] {
+    for address in
+        ["", ":", "localhost:9000", "::1:9000", "[::1]", "[1.2.3.4]:9", ":65536", ":+1", "1.2.3.4", "a b", "Systemd"]
+    {
         check(&format!("--serve={address}"), "listen on :PORT");
     }
     for option in ["-n", "-W", "-b|1", "-m|xxh3", "--verify", "--inplace", "--no-fsync"] {

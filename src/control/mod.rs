@@ -4,6 +4,7 @@
 //! are there clients and servers: everything below knows sources and targets.
 
 pub mod access;
+mod audit;
 pub mod benchmark;
 pub mod client;
 mod crew;
@@ -13,12 +14,18 @@ mod drive;
 mod files;
 pub mod identity;
 mod link;
+mod listen;
 mod neighbour;
+mod notify;
+mod own;
+mod record;
 mod room;
 mod seats;
 pub mod server;
 mod signals;
 mod user;
+
+pub use record::{Done, Record, Request};
 
 use crate::bottleneck::Limit;
 use crate::completion::DirectPolicy;
@@ -27,7 +34,7 @@ use crate::entry::Timestamp;
 use crate::extent::BlockSize;
 use crate::failure::Failure;
 use crate::method::Method;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// One end of a copy, as typed.
@@ -101,10 +108,10 @@ pub struct CopyConfig {
 /// One server to run.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
-    /// Address to listen on; `None` means all, IPv6 and IPv4, or IPv4 where there is no IPv6.
-    pub address: Option<std::net::IpAddr>,
-    /// Port; 0 lets the kernel choose.
-    pub port: u16,
+    /// Where to listen.
+    pub listen: Listen,
+    /// `--audit-log`.
+    pub audit_log: Option<PathBuf>,
     /// `--key-file`.
     pub key_file: Option<PathBuf>,
     /// `--plaintext`: nothing is sealed, if the other end wants it so too.
@@ -123,6 +130,20 @@ pub struct ServeConfig {
     pub workers: WorkersConfig,
 }
 
+/// Where a server listens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Listen {
+    /// Where it was told to.
+    At {
+        /// `None` means all addresses, IPv6 and IPv4, or IPv4 where there is no IPv6.
+        address: Option<IpAddr>,
+        /// 0 lets the kernel choose.
+        port: u16,
+    },
+    /// At the sockets that systemd hands over (socket activation).
+    Systemd,
+}
+
 /// Which way the bytes go.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Direction {
@@ -132,6 +153,17 @@ pub enum Direction {
     Pull,
     /// Both ends here.
     Local,
+}
+
+impl Direction {
+    /// As programs are told it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Direction::Push => "push",
+            Direction::Pull => "pull",
+            Direction::Local => "local",
+        }
+    }
 }
 
 /// What things are called in a session's failures.
@@ -166,6 +198,8 @@ pub trait Watch {
     fn detail(&mut self, line: &str);
     /// A server accepts connections at this address.
     fn listening(&mut self, address: SocketAddr);
+    /// A server is done with a caller.
+    fn session(&mut self, record: &Record);
     /// Called ten times a second or so while bytes move.
     fn progress(&mut self, progress: Progress);
 }

@@ -4,6 +4,7 @@
 //! and serve all of them.
 
 use super::access::{Access, second_walls};
+use super::audit::Audit;
 use super::client::{Stop, blocking};
 use super::crew::{Crew, Plan, random};
 use super::dial::Seated;
@@ -11,17 +12,18 @@ use super::door::{Door, Guest, Origin, Stranger};
 use super::drive::{Session, drive};
 use super::identity::{Grant, ServerIdentity};
 use super::link::{self, Caller, DataSocket, Link, LinkError, identify, random_bytes};
+use super::listen::Listeners;
 use super::neighbour::Rendezvous;
+use super::notify::{self, Count};
 use super::room::{Place, Room};
 use super::seats::{NoSeat, Seats};
 use super::signals::Signals;
 use super::user::become_user;
-use super::{Names, Progress, ServeConfig, Summary, Watch, files};
-use crate::bottleneck::Limit;
+use super::{Done, Names, Progress, Record, Request, ServeConfig, Summary, Watch, files};
 use crate::completion::DirectPolicy;
-use crate::failure::{Failure, Kind, printable};
+use crate::failure::{Failure, Kind};
 use crate::limits::{
-    ACCEPT_PAUSE_MS, BEGIN_MS, GOODBYE_MS, GRACE_MS, HELLO_MS, LOG_LINES_MAX, NEIGHBOUR_MS, WORKER_BUFFER_BYTES,
+    ACCEPT_PAUSE_MS, BEGIN_MS, GOODBYE_MS, GRACE_MS, HELLO_MS, NEIGHBOUR_MS, RECORDS_MAX, WORKER_BUFFER_BYTES,
 };
 use crate::ring::Ring;
 use crate::root::{Root, Source, Target, TargetRequest, raise_wall};
@@ -31,9 +33,8 @@ use crate::session::handshake::{Offer, agree, check_hello, wanted_connections, w
 use crate::wire::{Hello, Join, Message, Welcome};
 use crate::worker::inbox::{Joined, Mailbox};
 use rustls::ServerConfig;
-use std::cell::{Cell, RefCell};
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -56,8 +57,9 @@ async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<
     let plan = Plan::new(&config.workers)?;
     allow_descriptors();
     let identity = ServerIdentity::load(config.key_file.as_deref())?;
-    let listener = listen(config.address, config.port)?;
-    let address = listener.local_addr().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
+    // All that needs rights which are given up below, or is outside of what is served.
+    let listeners = Listeners::open(&config.listen)?;
+    let mut audit = config.audit_log.as_deref().map(Audit::open).transpose()?;
     let root = config.served.open()?;
     if let Some(user) = &config.run_as {
         become_user(user)?;
@@ -77,7 +79,7 @@ async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<
     }
     identity.doors().iter().for_each(|line| watch.detail(line));
     let (stop, stopped) = told::channel(None);
-    let (log, mut lines) = mpsc::channel(LOG_LINES_MAX);
+    let (log, mut records) = mpsc::channel(RECORDS_MAX);
     let server = Rc::new(Server {
         root,
         access: config.access,
@@ -92,18 +94,19 @@ async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<
         arrived: Notify::new(),
         door: Rc::default(),
         room: Rc::new(Room::new(crew.mailboxes().len())),
-        running: Cell::new(0),
-        left: Notify::new(),
+        count: told::Sender::default(),
         stopped,
         log,
     });
-    let listener = tokio::net::TcpListener::from_std(listener)
-        .map_err(|error| Failure::new(Kind::Other, format!("cannot listen: {error}")))?;
     let mut signals = Signals::new().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
-    watch.listening(address);
+    listeners.addresses().into_iter().for_each(|address| watch.listening(address));
+    if let Err(error) = notify::ready() {
+        watch.warn(&format!("warning: systemd cannot be told that this server is ready: {error}"));
+    }
+    link::spawn(notify::keep_told(server.count.subscribe()));
     loop {
         tokio::select! {
-            accepted = async { server.door.room().await; listener.accept().await } => match accepted {
+            accepted = async { server.door.room().await; listeners.accept().await } => match accepted {
                 Ok((socket, peer)) => server.greet(socket, peer),
                 // Out of descriptors, most likely: sessions that end give some back.
                 Err(error) => {
@@ -111,12 +114,13 @@ async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<
                     tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
                 }
             },
-            Some(line) = lines.recv() => watch.warn(&line),
+            Some(record) = records.recv() => tell(&record, watch, audit.as_mut()).await,
             number = signals.next() => {
-                drop(listener);
+                drop(listeners);
+                notify::stopping();
                 server.finish(number, &stop, &mut signals).await;
-                while let Ok(line) = lines.try_recv() {
-                    watch.warn(&line);
+                while let Ok(record) = records.try_recv() {
+                    tell(&record, watch, audit.as_mut()).await;
                 }
                 return Ok(());
             }
@@ -131,42 +135,15 @@ fn allow_descriptors() {
     _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }); // refused: fewer are accepted at a time
 }
 
-/// A socket that listens. No address means all of them: IPv6 and IPv4, or IPv4 where there is no IPv6.
-fn listen(address: Option<IpAddr>, port: u16) -> Result<TcpListener, Failure> {
-    let bound = match address {
-        Some(address) => bind(SocketAddr::new(address, port)),
-        None => bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)).or_else(|error| match error.kind() {
-            io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied => Err(error),
-            _ => bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)),
-        }),
-    };
-    bound.map_err(|error| {
-        let text = match error.kind() {
-            io::ErrorKind::AddrInUse => format!("port {port} is in use; another pdcp --serve?"),
-            io::ErrorKind::PermissionDenied => format!("this user may not listen on port {port}; take one above 1023"),
-            _ => format!("cannot listen on port {port}: {}", crate::completion::Errno::from(error)),
-        };
-        Failure::new(Kind::Other, text)
-    })
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
-    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-    // A restarted server need not wait for the connections of the one before.
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
+/// Tells people and the audit log of one caller.
+async fn tell(record: &Record, watch: &mut dyn Watch, audit: Option<&mut Audit>) {
+    watch.session(record);
+    if let Some(audit) = audit
+        && let Some(warning) = audit.append(record).await
+    {
+        watch.warn(&warning);
     }
-    bind(&socket, &address)?;
-    listen(&socket, BACKLOG)?;
-    Ok(TcpListener::from(socket))
 }
-
-/// Connections that wait to be accepted: a client's 128 data connections come at once.
-const BACKLOG: i32 = 1024;
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -186,11 +163,9 @@ struct Server {
     arrived: Notify,
     door: Rc<Door>,
     room: Rc<Room>,
-    running: Cell<usize>,
-    /// Some session has ended.
-    left: Notify,
+    count: told::Sender<Count>,
     stopped: told::Receiver<Stop>,
-    log: mpsc::Sender<String>,
+    log: mpsc::Sender<Record>,
 }
 
 /// One session that runs, until this is dropped: also if its task panics.
@@ -198,15 +173,14 @@ struct Running<'a>(&'a Server);
 
 impl<'a> Running<'a> {
     fn enter(server: &'a Server) -> Self {
-        server.running.set(server.running.get() + 1);
+        server.count.send_modify(|count| count.running += 1);
         Self(server)
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.running.set(self.0.running.get() - 1);
-        self.0.left.notify_waiters();
+        self.0.count.send_modify(|count| count.running -= 1);
     }
 }
 
@@ -230,7 +204,7 @@ impl Server {
             }
             match stranger.patience(identify(socket, Arc::clone(&server.tls))).await.flatten() {
                 Some(Caller::Control(link)) => server.serve(link, peer, stranger).await,
-                Some(Caller::Data(join, socket)) => server.seat(join, socket, stranger.origin).await,
+                Some(Caller::Data(join, socket)) => server.seat(join, socket, peer).await,
                 None => {}
             }
         });
@@ -238,33 +212,35 @@ impl Server {
 
     /// Asked to stop: lets sessions finish within a grace time, then ends them. A second signal ends the program at once.
     async fn finish(&self, number: i32, stop: &told::Sender<Stop>, signals: &mut Signals) {
-        let gone = async {
-            while self.running.get() > 0 {
-                self.left.notified().await;
-            }
-        };
+        let mut count = self.count.subscribe();
+        let gone = count.wait_for(|count| count.running == 0);
         tokio::pin!(gone);
         let grace = tokio::time::sleep(Duration::from_millis(GRACE_MS));
         tokio::select! {
-            () = &mut gone => return,
+            _ = &mut gone => return,
             () = grace => {}
             second = signals.next() => std::process::exit(128 + second),
         }
         let failure = Failure::new(Kind::Interrupted, "the server is stopping; try again when it is back");
         _ = stop.send(Some((failure, number)));
         tokio::select! {
-            () = &mut gone => {}
+            _ = &mut gone => {}
             () = tokio::time::sleep(Duration::from_millis(2 * GOODBYE_MS)) => {}
             second = signals.next() => std::process::exit(128 + second),
         }
     }
 
     /// A data connection wants to join.
-    async fn seat(&self, join: Join, socket: DataSocket, origin: Origin) {
+    async fn seat(&self, join: Join, socket: DataSocket, peer: SocketAddr) {
+        let began = Instant::now();
         let claimed = self.seats.borrow_mut().claim(&join, &socket.challenge);
         let secret = match claimed {
             Ok(secret) => secret,
-            Err(NoSeat::Unproven) => return self.door.blame(origin),
+            Err(NoSeat::Unproven) => {
+                self.door.blame(Origin::from(peer.ip()));
+                let text = "a data connection has not proved that it belongs to its session";
+                return self.refused(peer, began, Failure::new(Kind::Refused, text));
+            }
             Err(NoSeat::Unknown | NoSeat::Taken) => return,
         };
         let number = join.number;
@@ -284,7 +260,7 @@ impl Server {
         let _running = Running::enter(self);
         if let Ok(Message::Hello(hello)) = said {
             let grant = link.about_peer(|tls| self.identity.grant(tls, peer.ip().to_canonical()));
-            let key = grant.as_ref().map_or_else(|_| String::new(), |grant| format!(" key {}", grant.fingerprint));
+            let key = grant.as_ref().ok().map(|grant| grant.fingerprint);
             let result = match grant {
                 Ok(grant) => match self.let_in(&hello, &name, &grant, origin) {
                     Ok(inside) => {
@@ -299,19 +275,9 @@ impl Server {
                 // Said twice is not harmful: the peer takes the first.
                 link.send(&Message::Failed(failure.clone().into()));
             }
-            let how = match result {
-                Ok((bytes, None)) => format!("ok, {bytes} bytes changed"),
-                Ok((bytes, Some(limit))) => format!("ok, {bytes} bytes changed, limit: {limit}"),
-                Err(failure) if failure.subject == name || failure.subject == hello.path => {
-                    printable(failure.text.as_bytes())
-                }
-                Err(failure) => failure.to_string(),
-            };
-            let what = if hello.source.is_some() { "push to" } else { "pull of" };
-            let dry = if hello.options.dry_run { " (dry run)" } else { "" };
-            let (who, path) = (printable(&name), printable(&hello.path));
-            let line = format!("{who}{key} {what} {path}{dry}: {how}, {:.3} s", began.elapsed().as_secs_f64());
-            _ = self.log.try_send(line); // full: a log line is not worth waiting for
+            self.count.send_modify(|count| count.ended += 1);
+            let record = Record { key, request: Some(Request::from(&hello)), ..Record::new(peer, began, result) };
+            _ = self.log.send(record).await;
         } else {
             if matches!(&said, Err(LinkError::Tls(error)) if error.is_failed_proof()) {
                 self.door.blame(origin);
@@ -320,7 +286,11 @@ impl Server {
                 |error| Failure::new(error.kind(), error.to_string()),
                 |_| Failure::new(Kind::Protocol, "a Hello was expected"),
             );
-            link.send(&Message::Failed(failure.into()));
+            link.send(&Message::Failed(failure.clone().into()));
+            // Who says nothing, or goes away, is nobody.
+            if matches!(failure.kind, Kind::Protocol | Kind::Refused) {
+                self.refused(peer, began, failure);
+            }
         }
         match stranger {
             Some(stranger) => _ = stranger.patience(link.close(GOODBYE_MS)).await,
@@ -337,7 +307,12 @@ impl Server {
         Ok((guest, self.room.take(wanted, random()).ok_or_else(full)?))
     }
 
-    /// Bytes that changed and what limited it, or why it failed.
+    /// Somebody was not let in. Of those who come by the thousand some may go unrecorded, rather than hold up anybody.
+    fn refused(&self, peer: SocketAddr, began: Instant, failure: Failure) {
+        _ = self.log.try_send(Record::new(peer, began, Err(failure)));
+    }
+
+    /// What it came to.
     async fn session(
         &self,
         link: &mut Link,
@@ -345,7 +320,7 @@ impl Server {
         name: &[u8],
         grant: &Grant,
         (_guest, mut place): (Guest, Place),
-    ) -> Result<(u64, Option<Limit>), Failure> {
+    ) -> Result<Done, Failure> {
         let mut opened = open(hello, self.root.clone(), self.access.narrowed_by(&grant.access())).await?;
         let welcome = self.welcome(hello, &opened, &place);
         place.settle(welcome.connections);
@@ -391,7 +366,7 @@ impl Server {
             stop: self.stopped.clone(),
         };
         let ending = drive(session, &mut |_: Progress| {}).await;
-        ending.failure.map_or(Ok((ending.counts.changed_bytes, ending.limit)), Err)
+        ending.failure.map_or(Ok(Done { changed_bytes: ending.counts.changed_bytes, limit: ending.limit }), Err)
     }
 
     fn welcome(&self, hello: &Hello, opened: &Opened, place: &Place) -> Welcome {

@@ -4,7 +4,7 @@
 
 use crate::bottleneck::Limit;
 use crate::control::{Direction, Summary};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, raw};
 use serde::Serialize;
 
 /// Version of the lines. A key may be added without a new one; none changes or goes.
@@ -47,18 +47,14 @@ struct ErrorLine {
 
 /// Without the newline, of which it contains none.
 pub(super) fn line(summary: &Summary) -> String {
-    let status = match summary.failures.first() {
-        None => "ok",
-        Some(failure) if failure.kind == Kind::Interrupted => "interrupted",
-        Some(_) => "failed",
-    };
+    let status = summary.failures.first().map_or("ok", |failure| failure.kind.status());
     let line = Line {
         r#type: "summary",
         schema: SCHEMA,
         status,
         exit_code: summary.exit_code(),
         dry_run: summary.dry_run,
-        direction: summary.direction.map(direction),
+        direction: summary.direction.map(Direction::name),
         source: name(&summary.source),
         target: name(&summary.target),
         source_bytes: summary.source_bytes,
@@ -81,14 +77,6 @@ pub(super) fn line(summary: &Summary) -> String {
     serde_json::to_string(&line).expect("strings and numbers only")
 }
 
-fn direction(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Push => "push",
-        Direction::Pull => "pull",
-        Direction::Local => "local",
-    }
-}
-
 fn error(failure: &Failure) -> ErrorLine {
     ErrorLine { path: name(&failure.subject), kind: failure.kind, message: failure.text.clone() }
 }
@@ -96,12 +84,6 @@ fn error(failure: &Failure) -> ErrorLine {
 /// U+FFFD stands for what is no UTF-8. No name is empty: an empty one is unknown.
 fn name(bytes: &[u8]) -> Option<String> {
     (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
-}
-
-/// The exact bytes in hex, where [`name`] cannot give them.
-fn raw(bytes: &[u8]) -> Option<String> {
-    let hex = || bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    str::from_utf8(bytes).is_err().then(hex)
 }
 
 #[cfg(test)]

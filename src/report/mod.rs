@@ -7,8 +7,9 @@
 mod benchmark;
 mod closing;
 mod json;
+mod session;
 
-use crate::control::{Progress, Summary, Watch};
+use crate::control::{Progress, Record, Summary, Watch};
 use crate::failure::printable;
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::fmt::Display;
@@ -101,6 +102,10 @@ impl Watch for Report {
 
     fn listening(&mut self, address: SocketAddr) {
         self.told(&format!("listening on {address}"));
+    }
+
+    fn session(&mut self, record: &Record) {
+        self.told(&format!("pdcp: {}", session::line(record)));
     }
 
     fn detail(&mut self, line: &str) {

@@ -114,9 +114,9 @@ impl Start<'_> {
     }
 }
 
-/// Opens what no peer has a word in, such as a key: by a held directory, `CWD` for none.
+/// Opens what no peer has a word in, such as a key: by a held directory, `CWD` for none. What is made is its owner's alone.
 pub fn open_own(directory: impl AsFd, name: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-    openat(directory, name, flags | OFlags::CLOEXEC, Mode::empty())
+    openat(directory, name, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
 }
 
 /// Makes a descriptor that was opened with `O_NONBLOCK` (lest a FIFO blocks us) an ordinary one: a ring gives up with

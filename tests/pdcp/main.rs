@@ -16,6 +16,7 @@ mod keys;
 mod metadata;
 mod names;
 mod network;
+mod operation;
 mod rig;
 mod sealed;
 mod spec;

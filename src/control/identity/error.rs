@@ -1,7 +1,7 @@
 //! Why there is no identity, or no list of whom to let in: which file, which line, what to do.
 
 use super::key::KeyTextError;
-use crate::completion::Errno;
+use crate::control::own::Flaw;
 use crate::failure::{Failure, Kind};
 use crate::limits::KEYS_MAX;
 use std::fmt;
@@ -21,28 +21,16 @@ pub(super) struct IdentityError {
 pub(super) enum Problem {
     /// Nothing says where the key file is.
     NoPlace,
-    /// It does not exist.
-    Missing,
+    /// It, or its directory, is not as a file of our own must be.
+    Flaw(Flaw),
     /// It exists, where one was to be made.
     Exists,
-    /// It is a symbolic link.
-    Symlink,
-    /// It is a directory, a FIFO, a device.
-    NotRegular,
-    /// It, or its directory, belongs to somebody else.
-    Foreign { owner: u32, own: u32 },
-    /// Others can read or write it.
-    Readable { mode: u32 },
-    /// Others can write it, or what is in it.
-    Writable { mode: u32 },
     /// It holds no key.
     Empty,
     /// It is longer than such a file may be.
     TooLong { bytes_max: usize },
     /// A line, counted from 1, is not understood.
     Line(usize, LineError),
-    /// The system said no.
-    Io(Errno),
 }
 
 /// Why a line is not understood. Never with the line itself: it may be a secret.
@@ -69,9 +57,8 @@ pub(super) enum LineError {
 impl From<std::io::Error> for Problem {
     fn from(error: std::io::Error) -> Self {
         match error.kind() {
-            std::io::ErrorKind::NotFound => Self::Missing,
             std::io::ErrorKind::AlreadyExists => Self::Exists,
-            _ => Self::Io(Errno::from(error)),
+            _ => Self::Flaw(error.into()),
         }
     }
 }
@@ -95,33 +82,18 @@ impl fmt::Display for Problem {
                 "nothing says where the key file is, as HOME and XDG_CONFIG_HOME are not set; name it by --key-file FILE, \
                  by PDCP_KEY_FILE, or in a unit of systemd by LoadCredential=pdcp-key:FILE",
             ),
-            Self::Missing => f.write_str(
+            Self::Flaw(Flaw::Missing) => f.write_str(
                 "there is no key; copy the server's key file to here (mode 600), or make one by 'pdcp --keygen' and put \
                  the line that 'pdcp --keygen --public' prints into the server's authorized_keys",
             ),
+            Self::Flaw(flaw) => flaw.fmt(f),
             Self::Exists => f.write_str(
                 "exists and is kept; to replace the key, add the line of a new one behind it on every host, then move that \
                  to the front on every host (the first is presented, all are accepted), then take the old one away",
             ),
-            Self::Symlink => f.write_str("is a symbolic link; name the file itself"),
-            Self::NotRegular => f.write_str("is not a regular file"),
-            Self::Foreign { owner, own } => write!(
-                f,
-                "belongs to user {owner}, and this is user {own}; run pdcp as its owner, or name another key file by \
-                 --key-file FILE"
-            ),
-            Self::Readable { mode } => write!(
-                f,
-                "has mode {mode:03o}, so others can reach the key; if nobody has used that, 'chmod 600' it, else make a \
-                 new one"
-            ),
-            Self::Writable { mode } => {
-                write!(f, "has mode {mode:03o}, so others can write to it; see what it holds, then 'chmod go-w' it")
-            }
             Self::Empty => f.write_str("holds no key; remove it, and 'pdcp --keygen' makes a new one"),
             Self::TooLong { bytes_max } => write!(f, "is longer than {} KiB", bytes_max >> 10),
             Self::Line(number, error) => write!(f, "line {number} {error}"),
-            Self::Io(errno) => errno.fmt(f),
         }
     }
 }

@@ -2,19 +2,17 @@
 //!
 //! It is found in the first of: `--key-file`, `PDCP_KEY_FILE`, `$CREDENTIALS_DIRECTORY/pdcp-key` if it exists (systemd),
 //! `$XDG_CONFIG_HOME/pdcp/key`, `$HOME/.config/pdcp/key`. One key a line, behind `#` comments; the first is presented, all
-//! are accepted. A file is judged by its open descriptor, never by its name, so nobody changes it between look and use.
+//! are accepted.
 //! It appears whole under its name or not at all: of two that make it at once, both read the same key.
 
 use super::error::{IdentityError, LineError, Problem};
 use super::key::Secret;
+use crate::control::own::{Flaw, OwnError, Rights, directory_of, judge_directory, open, own_user};
 use crate::limits::{KEY_FILE_BYTES_MAX, KEYS_MAX};
-use crate::root::open_own;
-use rustix::fs::{CWD, FileType, OFlags};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File, Metadata};
+use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -35,18 +33,6 @@ pub(super) struct KeyPlace {
     path: PathBuf,
     /// systemd put it there.
     credential: bool,
-}
-
-/// What is asked of a file before it is believed.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Rights {
-    /// Nobody but this user reads or writes it.
-    Secret,
-    /// systemd made it: root may own it, and what looks like a group's right to read is the mask of an access list that
-    /// lets this service in.
-    Credential,
-    /// Nobody but this user and root writes it.
-    List,
 }
 
 impl KeyPlace {
@@ -98,7 +84,7 @@ impl KeyPlace {
     /// As [`Self::load`] and [`Self::make`].
     pub(super) fn load_or_make(&self) -> Result<(Vec<Secret>, bool), IdentityError> {
         match self.load() {
-            Err(IdentityError { problem: Problem::Missing, .. }) => {}
+            Err(IdentityError { problem: Problem::Flaw(Flaw::Missing), .. }) => {}
             found => return found.map(|secrets| (secrets, false)),
         }
         let made = match self.make() {
@@ -141,40 +127,27 @@ fn prepare(directory: &Path) -> Result<(), IdentityError> {
     let own = own_user();
     let owner_of = |path: &Path| path.metadata().ok().map(|found| found.uid());
     match directory.ancestors().find_map(|path| owner_of(path).map(|owner| (path, owner))) {
-        Some((path, owner)) if owner != own && owner != 0 => return Err(Problem::Foreign { owner, own }.about(path)),
+        Some((path, owner)) if owner != own && owner != 0 => {
+            return Err(Problem::Flaw(Flaw::Foreign { owner, own }).about(path));
+        }
         _ => {}
     }
     let made = DirBuilder::new().recursive(true).mode(0o700).create(directory).and_then(|()| directory.metadata());
-    made.map_err(Problem::from).and_then(|found| judge_directory(&found)).map_err(|problem| problem.about(directory))
+    made.map_err(Problem::from)
+        .and_then(|found| judge_directory(&found).map_err(Problem::Flaw))
+        .map_err(|problem| problem.about(directory))
 }
 
-/// A whole file, if `rights` are in order: its own, and those of its directory, where others could take it away.
+/// A whole file, if `rights` are in order.
 ///
 /// # Errors
-/// About the one or the other.
+/// About it or its directory.
 pub(super) fn read(path: &Path, rights: Rights, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
-    let directory_path = directory_of(path);
-    let directory = open(CWD, directory_path, OFlags::PATH | OFlags::DIRECTORY)
-        .and_then(|directory| judge_directory(&directory.metadata()?).map(|()| directory))
-        .map_err(|problem| problem.about(directory_path));
-    let directory = match directory {
-        // It is the file that is missing.
-        Err(IdentityError { problem: Problem::Missing, .. }) => return Err(Problem::Missing.about(path)),
-        directory => directory?,
-    };
-    let name = Path::new(path.file_name().unwrap_or_default());
-    // Opening a FIFO must not wait, and opening a terminal must not adopt it.
-    open(&directory, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY)
-        .and_then(|file| judge(&file.metadata()?, rights).and_then(|()| read_all(file, bytes_max)))
-        .map_err(|problem| problem.about(path))
-}
-
-fn open(directory: impl AsFd, name: &Path, flags: OFlags) -> Result<File, Problem> {
-    match open_own(directory, name, flags) {
-        Ok(descriptor) => Ok(File::from(descriptor)),
-        Err(Errno::LOOP) => Err(Problem::Symlink),
-        Err(Errno::NXIO) => Err(Problem::NotRegular),
-        Err(error) => Err(std::io::Error::from(error).into()),
+    match open(path, rights, OFlags::RDONLY) {
+        Ok(file) => read_all(file, bytes_max).map_err(|problem| problem.about(path)),
+        // Also where it is the directory that is missing.
+        Err(OwnError { flaw: Flaw::Missing, .. }) => Err(Problem::Flaw(Flaw::Missing).about(path)),
+        Err(OwnError { path, flaw }) => Err(Problem::Flaw(flaw).about(&path)),
     }
 }
 
@@ -183,41 +156,6 @@ fn read_all(file: File, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, Problem>
     let mut bytes = Zeroizing::new(Vec::with_capacity(bytes_max + 1));
     file.take(u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() > bytes_max { Err(Problem::TooLong { bytes_max }) } else { Ok(bytes) }
-}
-
-fn judge_directory(found: &Metadata) -> Result<(), Problem> {
-    const STICKY: u32 = 0o1000; // nobody takes away what is another's, as in /tmp
-    let (owner, own, mode) = (found.uid(), own_user(), found.mode() & 0o7777);
-    match owner == own || owner == 0 {
-        false => Err(Problem::Foreign { owner, own }),
-        true if mode & 0o022 != 0 && mode & STICKY == 0 => Err(Problem::Writable { mode }),
-        true => Ok(()),
-    }
-}
-
-fn own_user() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
-fn directory_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn judge(found: &Metadata, rights: Rights) -> Result<(), Problem> {
-    let (owner, own, mode) = (found.uid(), own_user(), found.mode() & 0o7777);
-    if !FileType::from_raw_mode(found.mode()).is_file() {
-        return Err(Problem::NotRegular);
-    }
-    let roots_is_fine = !matches!(rights, Rights::Secret);
-    if owner != own && !(owner == 0 && roots_is_fine) {
-        return Err(Problem::Foreign { owner, own });
-    }
-    match rights {
-        Rights::Secret if mode & 0o077 != 0 => Err(Problem::Readable { mode }),
-        Rights::Credential if mode & 0o037 != 0 => Err(Problem::Readable { mode }),
-        Rights::List if mode & 0o022 != 0 => Err(Problem::Writable { mode }),
-        _ => Ok(()),
-    }
 }
 
 /// A key file's text.

@@ -7,8 +7,9 @@
 //! `from=`: who answers for a name would answer for the access.
 
 use super::error::{IdentityError, LineError, Problem};
-use super::file::{KeyPlace, Rights, lines, read};
+use super::file::{KeyPlace, lines, read};
 use super::key::{PublicKey, RoleKey};
+use crate::control::own::{Flaw, Rights};
 use crate::limits::KEY_LIST_BYTES_MAX;
 use ipnet::{IpNet, Ipv4Net};
 use std::collections::HashSet;
@@ -275,7 +276,7 @@ impl fmt::Display for KnownServers {
 fn load<T: Default>(path: &Path, parse: fn(&[u8]) -> Result<T, Problem>) -> Result<T, IdentityError> {
     match read(path, Rights::List, KEY_LIST_BYTES_MAX) {
         Ok(bytes) => parse(&bytes).map_err(|problem| problem.about(path)),
-        Err(IdentityError { problem: Problem::Missing, .. }) => Ok(T::default()),
+        Err(IdentityError { problem: Problem::Flaw(Flaw::Missing), .. }) => Ok(T::default()),
         Err(error) => Err(error),
     }
 }

@@ -16,8 +16,10 @@ pub use fuzz::{fuzz_authorized_keys, fuzz_key_file, fuzz_known_servers};
 pub use key::{Fingerprint, PublicKey, RoleKey};
 pub use tls::{HandshakeError, server_name};
 
-use crate::control::ServeConfig;
 use crate::control::access::Access;
+use crate::control::audit::Audit;
+use crate::control::own::Flaw;
+use crate::control::{Listen, ServeConfig};
 use crate::failure::{Failure, Kind, printable};
 use file::KeyPlace;
 use key::Secret;
@@ -220,18 +222,25 @@ pub fn keygen(asked: Option<&Path>, public: bool) -> Result<String, Failure> {
 /// The one that the start would give.
 pub fn check(config: &ServeConfig) -> Result<String, Failure> {
     let place = KeyPlace::find(config.key_file.as_deref())?;
-    let mut lines = vec![match config.address {
-        Some(address) => format!("would listen at {}", std::net::SocketAddr::new(address, config.port)),
-        None => format!("would listen at port {} of all addresses", config.port),
+    let mut lines = vec![match config.listen {
+        Listen::At { address: Some(address), port } => {
+            format!("would listen at {}", std::net::SocketAddr::new(address, port))
+        }
+        Listen::At { address: None, port } => format!("would listen at port {port} of all addresses"),
+        Listen::Systemd => "would listen at what systemd hands over".into(),
     }];
     lines.push(config.access.start_line(&config.served, config.run_as.as_deref()).replacen(
         "serving",
         "would serve",
         1,
     ));
+    if let Some(path) = &config.audit_log {
+        Audit::check(path)?;
+        lines.push(format!("would append to {}", shown(path)));
+    }
     let public = match place.load() {
         Ok(secrets) => OwnKeys::new(secrets).public,
-        Err(error) if error.problem == error::Problem::Missing => {
+        Err(error) if error.problem == error::Problem::Flaw(Flaw::Missing) => {
             lines.push(format!("would make a key: {}", shown(place.path())));
             Vec::new()
         }

@@ -3,6 +3,7 @@
 use super::super::error::{IdentityError, LineError, Problem};
 use super::super::key::KeyTextError;
 use super::*;
+use crate::control::own::Flaw;
 use crate::limits::{KEY_FILE_BYTES_MAX, KEYS_MAX};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::ffi::OsString;
@@ -72,41 +73,45 @@ fn a_key_file_that_others_reach_or_that_is_none_is_refused() {
         assert_eq!(error, want.clone().about(&path));
         assert!(error.problem.to_string().contains(told), "{}", error.problem);
         // Nor is it replaced by a server that would make one.
-        if *want != Problem::Missing {
+        if *want != Problem::Flaw(Flaw::Missing) {
             assert_eq!(ServerIdentity::load(Some(&path)).unwrap_err(), error.into());
         }
     }
     let mode = |mode| move |path: &Path| set_permissions(path, Permissions::from_mode(mode)).unwrap();
     let remove = |path: &Path| std::fs::remove_file(path).unwrap();
-    check(remove, &Problem::Missing, "--keygen");
+    check(remove, &Problem::Flaw(Flaw::Missing), "--keygen");
     for shared in [0o644, 0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o4711, 0o777] {
-        check(mode(shared), &Problem::Readable { mode: shared }, &format!("has mode {shared:03o}"));
+        check(mode(shared), &Problem::Flaw(Flaw::Readable { mode: shared }), &format!("has mode {shared:03o}"));
     }
     check(
         |path| {
             std::fs::rename(path, path.with_file_name("other")).unwrap();
             symlink("other", path).unwrap();
         },
-        &Problem::Symlink,
+        &Problem::Flaw(Flaw::Symlink),
         "symbolic link",
     );
     let fifo = |path: &Path| {
         remove(path);
         mknodat(CWD, path, FileType::Fifo, Mode::RUSR, 0).unwrap();
     };
-    check(fifo, &Problem::NotRegular, "regular");
+    check(fifo, &Problem::Flaw(Flaw::NotRegular), "regular");
     let directory = |path: &Path| {
         remove(path);
         std::fs::DirBuilder::new().mode(0o700).create(path).unwrap();
     };
-    check(directory, &Problem::NotRegular, "regular");
+    check(directory, &Problem::Flaw(Flaw::NotRegular), "regular");
     let socket = |path: &Path| {
         remove(path);
         drop(std::os::unix::net::UnixListener::bind(path).unwrap());
     };
-    check(socket, &Problem::NotRegular, "regular");
+    check(socket, &Problem::Flaw(Flaw::NotRegular), "regular");
     if am_root() {
-        check(|path| chown(path, Some(12345), None).unwrap(), &Problem::Foreign { owner: 12345, own: 0 }, "user 12345");
+        check(
+            |path| chown(path, Some(12345), None).unwrap(),
+            &Problem::Flaw(Flaw::Foreign { owner: 12345, own: 0 }),
+            "user 12345",
+        );
     }
 }
 
@@ -123,12 +128,12 @@ fn a_directory_where_others_could_exchange_the_key_is_refused() {
     check(0o700, None);
     check(0o755, None);
     check(0o1777, None);
-    check(0o775, Some(&Problem::Writable { mode: 0o775 }));
-    check(0o757, Some(&Problem::Writable { mode: 0o757 }));
+    check(0o775, Some(&Problem::Flaw(Flaw::Writable { mode: 0o775 })));
+    check(0o757, Some(&Problem::Flaw(Flaw::Writable { mode: 0o757 })));
     if am_root() {
         let home = Home::new(&[&Secret::random()]);
         chown(home.0.path(), Some(12345), None).unwrap();
-        let want = Problem::Foreign { owner: 12345, own: 0 }.about(home.0.path());
+        let want = Problem::Flaw(Flaw::Foreign { owner: 12345, own: 0 }).about(home.0.path());
         assert_eq!(place(&home.path("key"), &[]).load().unwrap_err(), want);
     }
 }
@@ -147,9 +152,9 @@ fn what_systemd_hands_over_is_taken_as_it_comes() {
     check(0o400, None);
     check(0o440, None);
     check(0o600, None);
-    check(0o444, Some(&Problem::Readable { mode: 0o444 }));
-    check(0o460, Some(&Problem::Readable { mode: 0o460 }));
-    check(0o450, Some(&Problem::Readable { mode: 0o450 }));
+    check(0o444, Some(&Problem::Flaw(Flaw::Readable { mode: 0o444 })));
+    check(0o460, Some(&Problem::Flaw(Flaw::Readable { mode: 0o460 })));
+    check(0o450, Some(&Problem::Flaw(Flaw::Readable { mode: 0o450 })));
 }
 
 #[test]
@@ -230,7 +235,7 @@ fn a_key_is_not_made_under_another_users_directory() {
         let home = Home::empty();
         chown(home.0.path(), Some(12345), None).unwrap();
         let error = place(&home.path("pdcp/key"), &[]).load_or_make().unwrap_err();
-        assert_eq!(error, Problem::Foreign { owner: 12345, own: 0 }.about(home.0.path()));
+        assert_eq!(error, Problem::Flaw(Flaw::Foreign { owner: 12345, own: 0 }).about(home.0.path()));
     }
 }
 

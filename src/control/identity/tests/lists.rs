@@ -5,7 +5,7 @@ use super::super::error::Problem;
 use super::super::key::KeyTextError;
 use super::super::{fuzz_authorized_keys, fuzz_key_file, fuzz_known_servers};
 use super::*;
-use crate::control::WorkersConfig;
+use crate::control::{Listen, WorkersConfig};
 use crate::limits::KEY_LIST_BYTES_MAX;
 use proptest::prelude::*;
 use std::num::NonZeroU32;
@@ -198,8 +198,8 @@ fn a_check_says_what_would_be_served_or_why_not() {
     let [first, second] = secrets.each_ref().map(|secret| secret.public().fingerprint());
     let home = Home::new(&[&secrets[0], &secrets[1]]);
     let config = |name: &str| ServeConfig {
-        address: None,
-        port: 9000,
+        listen: Listen::At { address: None, port: 9000 },
+        audit_log: None,
         key_file: Some(home.path(name)),
         plaintext: false,
         served: crate::control::access::Served::Everything,
@@ -223,7 +223,11 @@ fn a_check_says_what_would_be_served_or_why_not() {
             format!("key {}: no conditions", free.fingerprint()),
         ]
     );
-    let missing = check(&ServeConfig { address: Some("::1".parse().unwrap()), ..config("none") }).unwrap();
+    let missing = check(&ServeConfig {
+        listen: Listen::At { address: Some("::1".parse().unwrap()), port: 9000 },
+        ..config("none")
+    })
+    .unwrap();
     assert!(missing.starts_with("would listen at [::1]:9000\n"), "{missing}");
     assert!(missing.contains("\nwould make a key: "), "{missing}");
     assert!(!home.path("none").exists());

@@ -1,0 +1,208 @@
+//! The audit log of a server (`--audit-log`): a line of JSON for each session, and for each caller who was not let in.
+//!
+//! The file is opened once, as it must be for a file of our own, before the server gives up rights and confines itself: it
+//! could not be opened again afterwards. So it is not: who rotates it truncates it, and what is appended next begins at its
+//! new end. Its keys are in README.md. A log that cannot be written stops no session.
+
+use super::own::{self, Flaw, OwnError, Rights};
+use super::{Direction, Record};
+use crate::bottleneck::Limit;
+use crate::completion::Errno;
+use crate::failure::{Failure, Kind, raw};
+use rustix::fs::OFlags;
+use serde::Serialize;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Version of the lines. A key may be added without a new one; none changes or goes.
+const SCHEMA: u32 = 1;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Audit {
+    file: Arc<File>,
+    /// The last line could not be written, and that has been told.
+    failing: bool,
+    /// The file may end within a line.
+    torn: bool,
+}
+
+impl Audit {
+    /// Opens it, and makes it if need be.
+    ///
+    /// # Errors
+    /// Where it is not as a file of our own must be.
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+        let file = own::open(path, Rights::Log, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
+        Ok(Self { file: Arc::new(file), failing: false, torn: false })
+    }
+
+    /// Whether it could be opened. Makes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn check(path: &Path) -> Result<(), Failure> {
+        match own::open(path, Rights::Log, OFlags::WRONLY | OFlags::APPEND) {
+            Err(OwnError { flaw: Flaw::Missing, path: missing }) if missing == path => Ok(()),
+            found => Ok(found.map(drop)?),
+        }
+    }
+
+    /// Appends a line, where waiting for a disk holds up no session. What everybody should know, if anything.
+    pub(super) async fn append(&mut self, record: &Record) -> Option<String> {
+        let file = Arc::clone(&self.file);
+        let line = if self.torn { format!("\n{}\n", line(record)) } else { format!("{}\n", line(record)) };
+        // In one write, so that lines of several servers do not mix.
+        let write = move || match (&*file).write(line.as_bytes()) {
+            Ok(written) if written == line.len() => Ok(()),
+            Ok(written) => Err((written > 0, io::ErrorKind::StorageFull.into())),
+            Err(error) => Err((false, error)),
+        };
+        let written = tokio::task::spawn_blocking(write).await.ok()?;
+        let failed_before = std::mem::replace(&mut self.failing, written.is_err());
+        match written {
+            Ok(()) => {
+                self.torn = false;
+                None
+            }
+            Err((torn, error)) => {
+                self.torn |= torn;
+                let text =
+                    format!("warning: the audit log lacks lines, as it cannot be written: {}", Errno::from(error));
+                (!failed_before).then_some(text)
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    r#type: &'static str,
+    schema: u32,
+    began: String,
+    elapsed_seconds: f64,
+    peer: String,
+    key: Option<String>,
+    direction: Option<&'static str>,
+    path: Option<String>,
+    path_raw: Option<String>,
+    dry_run: Option<bool>,
+    status: &'static str,
+    exit_code: u8,
+    changed_bytes: Option<u64>,
+    limit: Option<&'static str>,
+    kind: Option<&'a Kind>,
+    message: Option<String>,
+}
+
+/// Without the newline, of which it contains none.
+fn line(record: &Record) -> String {
+    let (done, failure) = (record.outcome.as_ref().ok(), record.outcome.as_ref().err());
+    let request = record.request.as_ref();
+    let line = Line {
+        r#type: if request.is_some() { "session" } else { "refused" },
+        schema: SCHEMA,
+        began: humantime::format_rfc3339_millis(record.began).to_string(),
+        elapsed_seconds: record.elapsed.as_secs_f64(),
+        peer: record.peer.to_string(),
+        key: record.key.map(|key| key.to_string()),
+        direction: request.map(|request| request.direction).map(Direction::name),
+        path: request.map(|request| String::from_utf8_lossy(&request.path).into_owned()),
+        path_raw: request.and_then(|request| raw(&request.path)),
+        dry_run: request.map(|request| request.dry_run),
+        status: failure.map_or("ok", |failure| failure.kind.status()),
+        exit_code: failure.map_or(0, |failure| failure.kind.exit_code()),
+        changed_bytes: done.map(|done| done.changed_bytes),
+        limit: done.and_then(|done| done.limit).map(Limit::name),
+        kind: failure.map(|failure| &failure.kind),
+        message: record.trouble(),
+    };
+    escape_controls(&serde_json::to_string(&line).expect("strings and numbers only"))
+}
+
+/// JSON allows U+007F to U+009F as they are, and some terminals take orders from them.
+fn escape_controls(line: &str) -> String {
+    let mut escaped = String::with_capacity(line.len());
+    for character in line.chars() {
+        match character.is_control() {
+            true => escaped.push_str(&format!("\\u{:04x}", u32::from(character))),
+            false => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Done, Request};
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    fn record(request: Option<Request>, outcome: Result<Done, Failure>) -> Record {
+        let began = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_391_413_341);
+        let (elapsed, peer) = (Duration::from_millis(1500), "10.0.0.7:5".parse().unwrap());
+        Record { began, elapsed, peer, key: None, request, outcome }
+    }
+
+    #[test]
+    fn a_line_has_every_key_in_the_written_order() {
+        #[track_caller]
+        fn check(record: &Record, want: &str) {
+            let want: String = want.lines().map(str::trim).collect();
+            assert_eq!(line(record), want);
+        }
+        let request = |path: &[u8]| Some(Request { direction: Direction::Push, path: path.into(), dry_run: false });
+        let done = Done { changed_bytes: 7, limit: Some(Limit::TargetDisk) };
+        check(
+            &record(request(b"/a"), Ok(done)),
+            r#"{"type":"session","schema":1,"began":"2026-11-22T23:50:13.341Z","elapsed_seconds":1.5,"peer":"10.0.0.7:5",
+            "key":null,"direction":"push","path":"/a","path_raw":null,"dry_run":false,"status":"ok","exit_code":0,
+            "changed_bytes":7,"limit":"target disk","kind":null,"message":null}"#,
+        );
+        check(
+            &record(request(b"/a\xff"), Err(Failure::about(Kind::Interrupted, b"/a\xff", "it\nstops"))),
+            r#"{"type":"session","schema":1,"began":"2026-11-22T23:50:13.341Z","elapsed_seconds":1.5,"peer":"10.0.0.7:5",
+            "key":null,"direction":"push","path":"/a�","path_raw":"2f61ff","dry_run":false,"status":"interrupted",
+            "exit_code":130,"changed_bytes":null,"limit":null,"kind":"interrupted","message":"it\\nstops"}"#,
+        );
+        check(
+            &record(None, Err(Failure::new(Kind::Refused, "no"))),
+            r#"{"type":"refused","schema":1,"began":"2026-11-22T23:50:13.341Z","elapsed_seconds":1.5,"peer":"10.0.0.7:5",
+            "key":null,"direction":null,"path":null,"path_raw":null,"dry_run":null,"status":"failed",
+            "exit_code":5,"changed_bytes":null,"limit":null,"kind":"refused","message":"no"}"#,
+        );
+    }
+
+    #[test]
+    fn a_name_can_neither_break_a_line_nor_steer_a_terminal_and_stays_what_it_was() {
+        for name in ["a\nb", "a\"b\\", "\r\t\0", "\u{7f}", "\u{9b}2J", "gr\u{fc}n"] {
+            let request = Request { direction: Direction::Pull, path: name.into(), dry_run: true };
+            let line = line(&record(Some(request), Err(Failure::new(Kind::Busy, "busy"))));
+            assert!(!line.contains(char::is_control), "{line}");
+            let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!((read["path"].as_str(), &read["path_raw"]), (Some(name), &serde_json::Value::Null));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_cannot_be_written_is_told_once_and_its_next_line_is_whole() {
+        let failed = record(None, Err(Failure::new(Kind::Refused, "no")));
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("log");
+        let mut audit = Audit::open(&path).unwrap();
+        assert_eq!(audit.append(&failed).await, None);
+        let good = std::mem::replace(&mut audit.file, Arc::new(File::options().write(true).open("/dev/full").unwrap()));
+        let warning = audit.append(&failed).await.unwrap();
+        assert!(warning.contains("lacks lines"), "{warning}");
+        assert_eq!(audit.append(&failed).await, None);
+        (audit.file, audit.torn) = (good, true);
+        assert_eq!(audit.append(&failed).await, None);
+        assert_eq!(audit.append(&failed).await, None);
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            [line(&failed), "".into(), line(&failed), line(&failed), "".into()].join("\n")
+        );
+    }
+}
