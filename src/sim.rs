@@ -18,6 +18,8 @@ mod harness;
 
 /// Granularity of holes.
 const PAGE: usize = 4096;
+/// What is in a buffer that nobody has written to.
+const POISON: u8 = 0xdb;
 /// What a pipe holds before its sender has to wait.
 const PIPE_BYTES: usize = 200_000;
 
@@ -358,7 +360,7 @@ impl Completions for Sim {
         }
         self.leases.borrow_mut().push((pool as usize, account.0));
         let lease = Lease { pool: pool as usize, account: account.0, leases: Rc::clone(&self.leases) };
-        Some(SimBuffer { bytes: vec![0xdb; pool.buffer_bytes()], _lease: lease })
+        Some(SimBuffer { bytes: vec![POISON; pool.buffer_bytes()], _lease: lease })
     }
 
     fn free(&self, pool: Pool) -> usize {

@@ -1,6 +1,6 @@
 //! One simulated session after another: control's part in small, and what has to hold whatever happens.
 
-use super::{Dice, Disk, Fault, PAGE, Pipe, Sim, World};
+use super::{Dice, Disk, Fault, PAGE, POISON, Pipe, Sim, World};
 use crate::completion::{Completions, Mode, Waker};
 use crate::counters::Counter;
 use crate::digest::{Digest, hash_blocks};
@@ -422,6 +422,8 @@ fn judge(scenario: &Scenario, report: &Report) {
     let honest = scenario.cipher.is_some() || !matches!(scenario.fault, Fault::Flip { .. });
     assert!(!(honest && blamed(Kind::Protocol)), "whoever changes bytes on the way makes no liar of the peer");
     assert!(!scenario.local || report.wire_bytes == 0, "both ends local: no wire");
+    let poisoned = report.heard.chunks_exact(16).any(|bytes| bytes == [POISON; 16]);
+    assert!(!poisoned, "what was in a buffer before is on the wire");
     if *dry_run {
         assert_eq!(report.target.writes, 0, "a dry run writes nothing");
         assert_eq!(report.target.bytes, before.bytes);
