@@ -78,6 +78,7 @@ async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<
         watch.warn("warning: what clients with --plaintext send and get can be read and changed on the way");
     }
     identity.doors().iter().for_each(|line| watch.detail(line));
+    identity.shut(&root).iter().for_each(|failure| watch.warn(&format!("warning: {failure}")));
     let (stop, stopped) = told::channel(None);
     let (log, mut records) = mpsc::channel(RECORDS_MAX);
     let server = Rc::new(Server {

@@ -1,8 +1,9 @@
 //! Keys from the command line: how one is made, where it is looked for, what a check of a server says.
 
-use crate::rig::{Process, Run, pdcp};
-use std::fs::{Permissions, set_permissions, write};
-use std::os::unix::fs::PermissionsExt;
+use crate::rig::{Process, Run, Server, pdcp};
+use rustix::process::Signal;
+use std::fs::{Permissions, create_dir, set_permissions, write};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -88,4 +89,49 @@ fn a_check_says_whom_a_server_would_serve_or_why_it_would_not() {
     let shared = check(&[]);
     assert_eq!(shared.code, 5, "{shared}");
     shared.tells("has mode 644, so others can reach the key");
+}
+
+/// Trigger: `root=` with a mistake in it. The check said that all is well, and the key's user was refused later.
+#[test]
+fn a_directory_that_cannot_be_served_is_told_by_the_check_and_at_the_start() {
+    let home = TempDir::new().unwrap();
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let key = path("key");
+    let public = |key: &str| {
+        run_at(home.path(), &[], &["--keygen", "--key-file", key]);
+        run_at(home.path(), &[], &["--keygen", "--public", "--key-file", key]).stdout.trim_end().to_owned()
+    };
+    let (guest, _) = (public(&path("guest")), public(&key));
+    create_dir(path("served")).unwrap();
+    create_dir(path("served/alice")).unwrap();
+    write(path("served/file"), "").unwrap();
+    symlink("..", path("served/up")).unwrap();
+    let check = |served: Option<&str>, below: &str, want: Option<&str>| {
+        write(path("authorized_keys"), format!("{guest} root={below}\n")).unwrap();
+        let mut options = vec!["--serve", "127.0.0.1:0", "--check", "--json", "--key-file", &key];
+        options.extend(served.iter().flat_map(|served| ["--root", served]));
+        let ran = run_at(home.path(), &[], &options);
+        let Some(want) = want else { return assert_eq!(ran.code, 0, "{ran}") };
+        ran.ends_with(2);
+        ran.tells(want);
+        if served.is_none_or(|served| Path::new(served).is_dir()) {
+            options.retain(|option| *option != "--check");
+            let server = Server::of(pdcp(&options));
+            server.process.signal(Signal::TERM);
+            let said = server.process.wait();
+            said.tells("warning: ");
+            said.tells(want);
+        }
+    };
+    let served = path("served");
+    check(Some(&served), "/alice", None);
+    check(Some(&served), "/", None);
+    check(Some(&served), "/bob", Some("/bob: cannot be served to key"));
+    check(Some(&served), "/bob", Some("no such file or directory"));
+    check(Some(&served), "/file", Some("/file: cannot be served to key"));
+    check(Some(&served), "/up", Some("leads out of the directory that is served"));
+    check(None, &path("served/alice"), None);
+    check(None, &path("served/bob"), Some("cannot be served to key"));
+    check(Some(&path("missing")), "/", Some("missing: cannot be served: no such file or directory"));
+    check(Some(&path("served/file")), "/", Some("cannot be served"));
 }

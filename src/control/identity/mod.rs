@@ -21,6 +21,7 @@ use crate::control::audit::Audit;
 use crate::control::own::Flaw;
 use crate::control::{Listen, ServeConfig};
 use crate::failure::{Failure, Kind, printable};
+use crate::root::Root;
 use file::KeyPlace;
 use key::Secret;
 use lists::{AUTHORIZED_KEYS, Authorized, Guest, KNOWN_SERVERS, KnownServers};
@@ -115,6 +116,11 @@ impl ServerIdentity {
     /// Who is let in, a line each, for people.
     pub fn doors(&self) -> Vec<String> {
         doors(&self.place, &self.keys.public, &self.authorized)
+    }
+
+    /// Whose directory (`root=`) cannot be served at present, and why. Whoever has such a key is refused; the others are not.
+    pub(super) fn shut(&self, served: &Root) -> Vec<Failure> {
+        shut(&self.authorized, served)
     }
 }
 
@@ -219,7 +225,7 @@ pub fn keygen(asked: Option<&Path>, public: bool) -> Result<String, Failure> {
 /// `--serve --check`: what a server would serve, and to whom. Makes nothing and listens nowhere.
 ///
 /// # Errors
-/// The one that the start would give.
+/// The one that the start would give, or warn of.
 pub fn check(config: &ServeConfig) -> Result<String, Failure> {
     let place = KeyPlace::find(config.key_file.as_deref())?;
     let mut lines = vec![match config.listen {
@@ -246,8 +252,20 @@ pub fn check(config: &ServeConfig) -> Result<String, Failure> {
         }
         Err(error) => return Err(error.into()),
     };
-    lines.extend(doors(&place, &public, &Authorized::load(&place)?));
-    Ok(lines.join("\n"))
+    let authorized = Authorized::load(&place)?;
+    lines.extend(doors(&place, &public, &authorized));
+    let served = config.served.open()?;
+    shut(&authorized, &served).into_iter().next().map_or(Ok(lines.join("\n")), Err)
+}
+
+fn shut(authorized: &Authorized, served: &Root) -> Vec<Failure> {
+    let failure = |guest: &Guest| {
+        let error = guest.grant().access().root(served).err()?;
+        let directory = guest.root.as_deref()?.as_os_str().as_bytes();
+        let text = format!("cannot be served to key {}: {error}", guest.key.fingerprint());
+        Some(Failure::about(Kind::Usage, directory, text))
+    };
+    authorized.guests().iter().filter_map(failure).collect()
 }
 
 fn doors(place: &KeyPlace, own: &[PublicKey], authorized: &Authorized) -> Vec<String> {
