@@ -10,6 +10,7 @@ mod crew;
 mod dial;
 mod drive;
 mod files;
+pub mod fuzz;
 pub mod identity;
 mod link;
 mod neighbour;
