@@ -4,6 +4,7 @@
 //! counts, and unique beginnings of long options are taken, as pdiffcopy's users know it. What one end of a copy may
 //! look like is in `place`, sizes are in `size`.
 
+pub mod fuzz;
 mod place;
 mod size;
 

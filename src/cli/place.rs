@@ -44,7 +44,7 @@ fn same_file(source: &Path, target: &Path) -> bool {
     source.is_some() && source == identity(inside.as_deref().unwrap_or(target))
 }
 
-fn place(typed: &OsStr) -> Result<Place, Failure> {
+pub(super) fn place(typed: &OsStr) -> Result<Place, Failure> {
     let bytes = typed.as_bytes();
     let remote = match bytes {
         b"" => Err("an empty name is no file; give a file's name, or HOST:PORT:PATH".into()),

@@ -151,7 +151,7 @@ fn walk(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
 }
 
 /// What lies between the slashes of a relative path, the last first.
-fn names_backwards(path: &[u8]) -> Result<Vec<Vec<u8>>, Errno> {
+pub(super) fn names_backwards(path: &[u8]) -> Result<Vec<Vec<u8>>, Errno> {
     if path.starts_with(b"/") {
         return Err(Errno::XDEV);
     }

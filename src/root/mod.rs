@@ -12,6 +12,7 @@
 mod commit;
 mod error;
 mod facts;
+pub mod fuzz;
 mod jail;
 mod mutation;
 mod place;

@@ -121,7 +121,7 @@ pub fn last_name(path: &[u8]) -> Option<&[u8]> {
 }
 
 /// The directories of a path, and the last name unless the path can only mean a directory.
-fn split(path: &[u8]) -> (&[u8], Option<&[u8]>) {
+pub(super) fn split(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
     match &path[start..] {
         b"" | b"." | b".." => (path, None),
@@ -130,7 +130,7 @@ fn split(path: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 /// The path of what has this name, or path, in a directory.
-fn below(directory: &[u8], name: &[u8]) -> Vec<u8> {
+pub(super) fn below(directory: &[u8], name: &[u8]) -> Vec<u8> {
     let slash: &[u8] = if directory.is_empty() || directory.ends_with(b"/") { b"" } else { b"/" };
     [directory, slash, name].concat()
 }
@@ -149,7 +149,7 @@ pub(super) fn check_path(path: &[u8]) -> Result<(), RootError> {
 }
 
 /// Says no to what is not one name. It may come from a peer.
-fn check_name(name: &[u8]) -> Result<&[u8], RootError> {
+pub(super) fn check_name(name: &[u8]) -> Result<&[u8], RootError> {
     match name {
         b"" | b"." | b".." => Err(RootError::BadName),
         name if name.contains(&b'/') => Err(RootError::BadName),

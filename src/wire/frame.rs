@@ -418,15 +418,15 @@ mod tests {
             noise in prop::collection::vec(any::<u8>(), 0..200),
             flip in any::<prop::sample::Index>(), bits: u8,
         ) {
-            crate::wire::fuzz_deframe(&noise);
+            crate::wire::fuzz::fuzz_deframe(&noise);
             let body = shape(kind).map_or(0, |_| body(kind, count));
             let mut bytes = front(kind, count, body, payload_bytes);
             bytes.extend(std::iter::repeat_n(0, body as usize));
             bytes.extend(&noise);
-            crate::wire::fuzz_deframe(&bytes);
+            crate::wire::fuzz::fuzz_deframe(&bytes);
             let flipped = flip.index(bytes.len());
             bytes[flipped] ^= bits;
-            crate::wire::fuzz_deframe(&bytes);
+            crate::wire::fuzz::fuzz_deframe(&bytes);
         }
     }
 }

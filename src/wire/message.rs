@@ -468,11 +468,11 @@ mod tests {
         fn any_bytes_are_refused_or_are_what_encodes_to_them(
             message in message(), index in any::<prop::sample::Index>(), byte: u8, noise in bytes(100),
         ) {
-            crate::wire::fuzz_message(&noise);
+            crate::wire::fuzz::fuzz_message(&noise);
             let mut bytes = frame_message(&message).to_vec();
             let index = index.index(bytes.len());
             bytes[index] = byte;
-            crate::wire::fuzz_message(&bytes);
+            crate::wire::fuzz::fuzz_message(&bytes);
         }
     }
 }

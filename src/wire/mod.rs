@@ -6,14 +6,13 @@
 
 mod codec;
 mod frame;
-mod fuzz;
+pub mod fuzz;
 mod message;
 mod preamble;
 mod sealed;
 
 pub use codec::DecodeError;
 pub use frame::{Frame, Header, Scratch, decode, encode, header};
-pub use fuzz::{fuzz_deframe, fuzz_message, fuzz_preamble};
 pub use message::{
     Beat, Begin, Committed, FailureMessage, Hello, Message, Options, Proof, Welcome, frame_message, parse_message,
 };

@@ -173,11 +173,11 @@ mod tests {
         fn any_bytes_are_refused_or_are_what_encodes_to_them(
             noise in prop::collection::vec(any::<u8>(), 0..80), index in 0..PREAMBLE_LEN + JOIN_LEN, byte: u8,
         ) {
-            crate::wire::fuzz_preamble(&noise);
+            crate::wire::fuzz::fuzz_preamble(&noise);
             let join = encode_join(&Join { session: [1; 16], number: 2, proof: [3; PROOF_LEN] });
             let mut bytes = [&encode_preamble(Purpose::Data)[..], &join].concat();
             bytes[index] = byte;
-            crate::wire::fuzz_preamble(&bytes);
+            crate::wire::fuzz::fuzz_preamble(&bytes);
         }
     }
 }

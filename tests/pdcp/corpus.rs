@@ -14,9 +14,14 @@ fn every_kept_input_of_the_fuzzer_is_survived() {
         }
         assert!(inputs > 0, "no inputs in {}", directory.display());
     }
-    check("deframe", pdcp::wire::fuzz_deframe);
-    check("message", pdcp::wire::fuzz_message);
-    check("preamble", pdcp::wire::fuzz_preamble);
+    check("deframe", pdcp::wire::fuzz::fuzz_deframe);
+    check("message", pdcp::wire::fuzz::fuzz_message);
+    check("preamble", pdcp::wire::fuzz::fuzz_preamble);
+    check("sealed", pdcp::wire::fuzz::fuzz_sealed);
+    check("paths", pdcp::root::fuzz::fuzz_paths);
+    check("handshake", pdcp::session::fuzz::fuzz_handshake);
+    check("join", pdcp::control::fuzz::fuzz_join);
+    check("typed", pdcp::cli::fuzz::fuzz_typed);
     check("key-file", pdcp::control::identity::fuzz_key_file);
     check("authorized-keys", pdcp::control::identity::fuzz_authorized_keys);
     check("known-servers", pdcp::control::identity::fuzz_known_servers);

@@ -2,11 +2,12 @@
 
 use super::Packet;
 use super::referee::Referee;
-use super::world::{Dice, World, signatures};
+use super::world::{World, signatures};
 use crate::digest::Digest;
 use crate::extent::Run;
 use crate::limits::PAYLOAD_BYTES_MAX;
 use crate::wire::Frame;
+use crate::wire::fuzz::Dice;
 
 /// What a hostile target might say.
 pub(super) fn to_source(world: &World, heard: &Referee, dice: &mut Dice<'_>) -> Packet {

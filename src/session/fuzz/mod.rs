@@ -5,21 +5,26 @@
 //! frames, made of small numbers and of huge ones, may end the session and do nothing else: no panic, nothing read or
 //! written outside the file, nothing named twice, never more held than there was room for.
 //!
-//! `world` has the files, `referee` judges every frame, `hostile` makes frames that are none of the machines'.
+//! `world` has the files, `referee` judges every frame, `hostile` makes frames that are none of the machines'. How a session
+//! comes to have machines at all is shaken in `handshake`.
 
+mod handshake;
 mod hostile;
 mod referee;
 mod world;
+
+pub use handshake::fuzz_handshake;
 
 use super::source::{Action as SourceAction, Event as SourceEvent, Source};
 use super::target::{Action as TargetAction, Event as TargetEvent, Target};
 use super::{Finished, ProtocolError, Room};
 use crate::extent::{Run, StripeIndex};
 use crate::limits::{FRAME_LEN_MAX, STRIPES_OPEN_MAX};
+use crate::wire::fuzz::Dice;
 use crate::wire::{Frame, Scratch, decode, encode, header};
 use referee::{Referee, Speaker};
 use std::collections::VecDeque;
-use world::{Dice, NOTHING, World, digests, of, signatures};
+use world::{NOTHING, World, digests, of, signatures};
 
 /// Extents that each side has room for.
 const EXTENTS: usize = 6;
@@ -123,7 +128,7 @@ impl Pair {
             at_target: Referee::new(world.terms.layout, world.terms.dry_run),
             to_source: VecDeque::new(),
             to_target: VecDeque::new(),
-            slow: dice.below(2) == 1,
+            slow: dice.coin(),
             read_blocks: 1 + 7 * u32::try_from(dice.below(5)).expect("below 5"),
             source_work: Vec::new(),
             target_work: Vec::new(),

@@ -1,4 +1,4 @@
-//! Choices made by bytes, and two small files made by choices.
+//! Two small files made by choices.
 //!
 //! A block's content is one small number. Numbers 2 n and 2 n + 1 have the same signature and different digests, so that
 //! blocks that agree by chance are common here.
@@ -8,28 +8,14 @@ use crate::extent::{BlockSize, Layout, Run, StripeIndex};
 use crate::limits::{DIGEST_LEN, SIGNATURE_LEN, STRIPE_BYTES_MIN};
 use crate::method::Method;
 use crate::session::{Finished, Terms};
+use crate::wire::fuzz::Dice;
 
 /// Content of a block that the target does not have.
 pub(super) const NOTHING: u8 = u8::MAX;
 
-/// Choices, as long as there are any; afterwards always the first one.
-pub(super) struct Dice<'a>(pub(super) &'a [u8]);
-
-impl Dice<'_> {
-    pub(super) fn roll(&mut self) -> Option<u8> {
-        let (front, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*front)
-    }
-
-    pub(super) fn below(&mut self, sides: usize) -> usize {
-        usize::from(self.roll().unwrap_or(0)) % sides
-    }
-
-    /// 0 to 4 MiB in steps of 64 bytes.
-    fn bytes(&mut self) -> u64 {
-        64 * u64::from(u16::from_le_bytes([self.roll().unwrap_or(0), self.roll().unwrap_or(0)]))
-    }
+/// 0 to 4 MiB in steps of 64 bytes.
+fn length(dice: &mut Dice<'_>) -> u64 {
+    64 * u64::from(dice.wide())
 }
 
 /// The files of both ends, block by block.
@@ -42,11 +28,12 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(dice: &mut Dice<'_>) -> Self {
-        let (dry_run, sparse) = (dice.below(2) == 1, dice.below(2) == 1);
-        let block = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20][dice.below(5)];
-        let block = BlockSize::checked(block).expect("allowed");
-        let layout = Layout::checked(dice.bytes().max(1), block, STRIPE_BYTES_MIN << dice.below(2)).expect("allowed");
-        let terms = Terms { layout, method: Method::default(), basis_bytes: dice.bytes(), dry_run };
+        let (dry_run, sparse) = (dice.coin(), dice.coin());
+        // Large blocks show the same in a tenth of the time; only small ones fill a frame.
+        let block = dice.among(&[20, 18, 18, 18, 16, 16, 16, 14, 12]);
+        let block = BlockSize::checked(1 << block).expect("allowed");
+        let layout = Layout::checked(length(dice).max(1), block, STRIPE_BYTES_MIN << dice.below(2)).expect("allowed");
+        let terms = Terms { layout, method: Method::default(), basis_bytes: length(dice), dry_run };
         let contents = [dice.roll(), dice.roll(), dice.roll(), dice.roll(), dice.roll()].map(|b| b.unwrap_or(0));
         let content = |seed: u8, block: u64| {
             let pattern = contents[usize::try_from(block * u64::from(seed) % 5).expect("below 5")];

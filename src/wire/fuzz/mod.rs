@@ -1,7 +1,14 @@
 //! Bodies that shake the decoders with any bytes: for the fuzzer (`fuzz/`), for the replay of its corpus and for tests.
 //!
 //! What has to hold always: no panic; what is not all there yet is never taken for something else; what decodes encodes to
-//! the very bytes it came from, so that there is one way only to say each thing.
+//! the very bytes it came from, so that there is one way only to say each thing. `sealed` has what has to hold of frames
+//! that are sealed, `dice` is how bytes choose, here and on the floors above.
+
+mod dice;
+mod sealed;
+
+pub use dice::Dice;
+pub use sealed::fuzz_sealed;
 
 use super::{
     DecodeError, Frame, GREETING_LEN, JOIN_LEN, PREAMBLE_LEN, Scratch, decode, decode_greeting, decode_join,
