@@ -86,8 +86,8 @@ impl Hall {
             *seat = Model::Admitting;
         }
         let given = self.seats.claim(&join, &challenge);
-        assert_eq!(given.is_some(), may, "{join:?}");
-        if let (Some(given), Some(right), Some(session)) = (given, right, named) {
+        assert_eq!(given.is_ok(), may, "{join:?}");
+        if let (Ok(given), Some(right), Some(session)) = (given, right, named) {
             assert_eq!(given.proof(Side::Server), right.proof(Side::Server));
             assert!(self.given.insert((session, join.number)), "a seat is given once");
             self.admitting.push((session, join.number));

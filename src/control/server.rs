@@ -349,7 +349,7 @@ impl Server {
             source: hello.path.clone(),
             target: opened.target.as_ref().map_or_else(Vec::new, |target| target.taken_path().to_vec()),
             peer: name.to_vec(),
-            own: b"the server".to_vec(),
+            own: Vec::new(), // the client puts its own name of us before it
             target_is_here: opened.target.is_some(),
         };
         let session = Session {
