@@ -3,10 +3,9 @@
 //! A tenth of the crowd comes in an ordinary run; `PDCP_CROWD=1000` brings a thousand clients and ten times as many
 //! strangers, and needs as many descriptors.
 
-use crate::rig::{KIB, MIB, Part, Rig, Way, assert_equal};
+use crate::rig::{KIB, MIB, Part, Rig, Way, allow_descriptors, assert_equal};
 use pdcp::limits::{STRANGERS_MAX, WORKER_BUFFER_BYTES};
 use pdcp::wire::{Purpose, encode_preamble};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -26,8 +25,7 @@ const WORKERS: u64 = 2;
 #[test]
 fn in_a_crowd_everybody_is_served_or_told_that_there_is_no_room() {
     let clients = std::env::var("PDCP_CROWD").map_or(CLIENTS, |clients| clients.parse().unwrap());
-    let limit = Rlimit { current: getrlimit(Resource::Nofile).maximum, ..getrlimit(Resource::Nofile) };
-    setrlimit(Resource::Nofile, limit).unwrap();
+    allow_descriptors();
     let rig = Rig::in_memory();
     let source = rig.make("source", &[Part::Data(1, MIB + 1)]);
     let push = |name: &str| rig.start(Way::Push, "source", name, &["--no-fsync", "-c", "1"]);

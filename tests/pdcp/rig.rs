@@ -12,6 +12,7 @@ pub(crate) use process::{Process, Run};
 pub(crate) use summary::Summary;
 pub(crate) use valve::Valve;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -272,6 +273,12 @@ pub(crate) fn digest(path: &Path) -> String {
     let mut hasher = blake3::Hasher::new();
     std::io::copy(&mut fs::File::open(path).unwrap(), &mut hasher).unwrap();
     format!("blake3:{}", hasher.finalize().to_hex())
+}
+
+/// As many descriptors for this process as the system lets it have.
+pub(crate) fn allow_descriptors() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
 
 /// Whether the tests run as root, and may mount and make devices.

@@ -15,7 +15,9 @@ use tempfile::TempDir;
 const STEP: usize = 13;
 /// Sessions at once: most of their time they wait. Fewer than a worker of the server has room for.
 const WIDTH: usize = 12;
-/// The same of those that never get as far as a worker.
+/// The same of those with one connection, that never get as far as a worker: fewer than both have room for.
+const JOINS_WIDTH: usize = 2 * WIDTH;
+/// And of those for whom no room is asked.
 const STRANGERS_WIDTH: usize = 48;
 
 /// Bytes of a greeting before its challenge.
@@ -49,7 +51,7 @@ pub(super) fn handshakes(server: &Server) {
             |at| {
                 let at = *at;
                 let ran = ask(server, move |stream| (stream.to_server == to_server).then(|| flip(at)));
-                let is_noticed = [5, 10, 12, 35].map(Some).contains(&ran.code);
+                let is_noticed = [5, 10, 12, 35, 43].map(Some).contains(&ran.code);
                 let may_be_as_before = at >= tls && harmless.contains(&(at - tls)) || goodbye.contains(&at);
                 assert!(is_noticed || may_be_as_before && ran.code == untouched.code, "{ran:?}");
             },
@@ -89,7 +91,7 @@ pub(super) fn joins(server: &Server) {
     let streams = [(0, false, MAGIC_LEN..GREETING_LEN), (1, true, 0..TO_JOIN), (1, false, 0..TO_BE_LET_IN)];
     for (connection, to_server, positions) in streams {
         at_once(
-            STRANGERS_WIDTH,
+            JOINS_WIDTH,
             &positions.collect::<Vec<usize>>(),
             |at| format!("byte {at} of connection {connection}, to server {to_server}"),
             |at| {
