@@ -17,6 +17,7 @@ mod names;
 mod network;
 mod rig;
 mod sealed;
+mod security;
 mod spec;
 mod stopping;
 mod tidy;
