@@ -19,6 +19,7 @@ mod network;
 mod operation;
 mod rig;
 mod sealed;
+mod security;
 mod spec;
 mod stopping;
 mod tidy;

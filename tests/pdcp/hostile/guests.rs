@@ -110,8 +110,16 @@ const WAYS_OUT: &[(&[u8], &str)] = &[
 ];
 const LEADS_OUT: &str = "leads out of the directory";
 
-/// Names that a guest may give a source, to be put behind a directory.
-const NAMES: &[(&[u8], u8)] = &[(b"..", 2), (b".", 2), (b"", 2), (b"out-new", 5), (b"../file", 12), (b"a\0b", 12)];
+/// Names that a guest may give a source, to be put behind a directory: what is said of them.
+const NAMES: &[(&[u8], u8, &str)] = &[
+    (b"..", 2, NO_NAME),
+    (b".", 2, NO_NAME),
+    (b"", 2, NO_NAME),
+    (b"out-new", 5, LEADS_OUT),
+    (b"../file", 12, "name"),
+    (b"a\0b", 12, "name"),
+];
+const NO_NAME: &str = "not a name that a file can have";
 
 #[test]
 fn a_guest_does_not_get_out_of_its_directory() {
@@ -133,8 +141,8 @@ fn a_guest_does_not_get_out_of_its_directory() {
     );
     all(
         NAMES,
-        |(name, _)| String::from_utf8_lossy(name).into_owned(),
-        |(name, code)| house.check_refused(&push(b"dir", name), *code, ""),
+        |(name, ..)| String::from_utf8_lossy(name).into_owned(),
+        |(name, code, says)| house.check_refused(&push(b"dir", name), *code, says),
     );
     let whole = house.directory.path().join("inside/file");
     house.check_refused(&pull(whole.as_os_str().as_bytes()), 3, "no such file");

@@ -62,6 +62,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     // --- strange, but no lies ---
     attack("heartbeats with absurd numbers", |p| absurd_beats_and(p, honest), End::Succeeds),
     attack("a stripe again and again", again_and_again, End::Succeeds),
+    attack("one signature for all blocks", equal_signatures, End::Succeeds),
     fails("control lost", |p| _ = p.control.shutdown(Shutdown::Both), 10, "connection"),
     fails("control lost instead of 'committed'", lose_control_at_the_end, 10, "connection"),
     // --- not the peer's fault ---
@@ -150,6 +151,13 @@ fn received_twice(peer: &mut Peer) {
 
 fn again_and_again(peer: &mut Peer) {
     (0..100).for_each(|_| peer.fetch(STRIPES as u64 - 1));
+    honest(peer);
+}
+
+/// Where blocks are looked up by their signatures, this makes each look-up go through all of them.
+fn equal_signatures(peer: &mut Peer) {
+    want_and_sign(peer, 64, 0, 64);
+    peer.take(0);
     honest(peer);
 }
 

@@ -474,6 +474,12 @@ impl Peer {
     #[track_caller]
     pub(super) fn fetch(&mut self, stripe: u64) {
         self.want(stripe, 0);
+        self.take(stripe);
+    }
+
+    /// Takes what was wanted: all of a stripe.
+    #[track_caller]
+    pub(super) fn take(&mut self, stripe: u64) {
         loop {
             match hear_frame(&mut self.lines[0].socket).expect("a source sends what is wanted") {
                 Heard::Data { pieces, payload } => {
