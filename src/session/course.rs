@@ -59,7 +59,7 @@ impl Event {
     /// A commit that has begun is waited for: what would stop the session before stops nothing any more.
     fn comes_too_late(&self) -> bool {
         match self {
-            Self::PeerGone(_) | Self::Message(Message::Failed(_)) => true,
+            Self::PeerGone(_) | Self::Message(_) => true,
             Self::Failed(failure) => matches!(failure.kind, Kind::Interrupted | Kind::ConnectionLost | Kind::Protocol),
             _ => false,
         }
@@ -279,8 +279,12 @@ impl Course {
                 }
             }
             Event::Marked => {
+                self.marking = false;
                 self.may_write = true;
                 self.actions.push_back(Action::AllowWriting);
+                if self.state == State::Draining && self.workers == 0 {
+                    self.drained();
+                }
             }
             Event::Lost(why) => self.connection_lost(why),
             Event::WorkerEnded => {
@@ -427,6 +431,8 @@ impl Course {
                 let failure = self.failure.clone().expect("failing");
                 self.end(Err(failure));
             }
+            // Nobody wants to write any more, but the target is not free yet.
+            State::Draining if self.marking => {}
             State::Draining if self.start.role == Role::Target => {
                 self.state = State::AwaitingProof;
                 self.actions.push_back(Action::Send(Message::Received));
@@ -538,7 +544,8 @@ impl Course {
             self.beat_ms = now_ms;
             self.beat();
         }
-        if self.lost_ms.is_some_and(|lost_ms| now_ms.saturating_sub(lost_ms) >= BLAME_MS) {
+        let blamed = self.lost_ms.is_some_and(|lost_ms| now_ms.saturating_sub(lost_ms) >= BLAME_MS);
+        if blamed && self.state == State::Copying {
             let text = format!("connection lost: {}", self.last_loss);
             return self.fail(Failure::about(Kind::ConnectionLost, &self.start.peer.clone(), text));
         }
@@ -571,3 +578,6 @@ impl Course {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
