@@ -20,6 +20,7 @@ fn every_kept_input_of_the_fuzzer_is_survived() {
     check("sealed", pdcp::wire::fuzz::fuzz_sealed);
     check("paths", pdcp::root::fuzz::fuzz_paths);
     check("handshake", pdcp::session::fuzz::fuzz_handshake);
+    check("course", pdcp::session::fuzz::fuzz_course);
     check("join", pdcp::control::fuzz::fuzz_join);
     check("typed", pdcp::cli::fuzz::fuzz_typed);
     check("key-file", pdcp::control::identity::fuzz_key_file);

@@ -6,13 +6,15 @@
 //! written outside the file, nothing named twice, never more held than there was room for.
 //!
 //! `world` has the files, `referee` judges every frame, `hostile` makes frames that are none of the machines'. How a session
-//! comes to have machines at all is shaken in `handshake`.
+//! comes to have machines at all is shaken in `handshake`, how it goes on and ends beside them in `course`.
 
+mod course;
 mod handshake;
 mod hostile;
 mod referee;
 mod world;
 
+pub use course::fuzz_course;
 pub use handshake::fuzz_handshake;
 
 use super::source::{Action as SourceAction, Event as SourceEvent, Source};

@@ -1,0 +1,114 @@
+//! Courses that once went as they should not: what happened, step by step.
+
+use super::*;
+use crate::extent::BlockSize;
+use crate::limits::{FILE_BYTES_MAX, STRIPE_BYTES_MIN};
+
+const DIGEST: Digest = Digest([1; 32]);
+
+/// A session of one stripe, one connection and one worker.
+struct Story(Course);
+
+impl Story {
+    fn of(role: Role) -> Self {
+        let layout = Layout::checked(STRIPE_BYTES_MIN, BlockSize::default(), STRIPE_BYTES_MIN).unwrap();
+        let (peer, target) = (b"peer".to_vec(), b"target".to_vec());
+        let (connections, workers, now_ms) = (1, 1, 0);
+        let start = Start { role, layout, dry_run: false, verify: false, connections, workers, peer, target, now_ms };
+        Self(Course::new(start, false))
+    }
+
+    /// Something happens, and this follows from it.
+    #[track_caller]
+    fn tell(&mut self, event: Event, want: &[Action]) {
+        self.0.handle(event);
+        let actions: Vec<Action> = std::iter::from_fn(|| self.0.poll()).collect();
+        assert_eq!(actions, want);
+    }
+
+    fn root(&self) -> Message {
+        Message::Proof(Proof::from(fold_file(&self.0.start.layout, &[DIGEST])))
+    }
+}
+
+/// The one stripe is finished, and was equal.
+fn equal() -> Event {
+    let (matched_bytes, changed_bytes, hole_bytes, changed_blocks) = (STRIPE_BYTES_MIN, 0, 0, 0);
+    Event::Stripe(Finished { stripe: 0, digest: DIGEST, matched_bytes, changed_bytes, hole_bytes, changed_blocks })
+}
+
+fn done() -> Committed {
+    Committed { matched_bytes: STRIPE_BYTES_MIN, ..Committed::default() }
+}
+
+#[test]
+fn a_target_that_is_being_marked_is_not_made_final_meanwhile() {
+    // A source sends a block, and then breaks the connection; on the next one the block is equal. The target was in the
+    // marking thread's hands when it was to be committed: the session's task panicked.
+    let mut story = Story::of(Role::Target);
+    let root = story.root();
+    story.tell(Event::WantsToWrite, &[Action::Mark]);
+    story.tell(equal(), &[Action::StopWorkers]);
+    story.tell(Event::WorkerEnded, &[]);
+    story.tell(Event::Marked, &[Action::AllowWriting, Action::Send(Message::Received)]);
+    story.tell(Event::Message(root), &[Action::Commit { wrote: false }]);
+}
+
+#[test]
+fn a_commit_that_has_begun_decides_whatever_the_peer_says() {
+    // A source says a word too much while the target takes its name: the target was there, and its user was told that
+    // the protocol was broken.
+    let mut story = Story::of(Role::Target);
+    let root = story.root();
+    story.tell(equal(), &[Action::StopWorkers]);
+    story.tell(Event::WorkerEnded, &[Action::Send(Message::Received)]);
+    story.tell(Event::Message(root.clone()), &[Action::Commit { wrote: false }]);
+    story.tell(Event::Message(root), &[]);
+    let beat = Action::Send(Message::Beat(Beat::default()));
+    let committed = Action::Send(Message::Committed(done()));
+    story.tell(Event::Committed(done()), &[beat, committed, Action::End(Ok(()))]);
+}
+
+#[test]
+fn a_connection_that_nobody_needs_any_more_is_not_mourned() {
+    // Connections break when the last stripe is through, but before the target says so; then its disk takes a while.
+    // After five seconds the source blamed the network for it.
+    let mut story = Story::of(Role::Source);
+    let root = story.root();
+    let beat = |progress| Action::Send(Message::Beat(Beat { progress, ..Beat::default() }));
+    story.tell(equal(), &[]);
+    story.tell(Event::Lost("reset".into()), &[]);
+    story.tell(Event::Message(Message::Received), &[Action::StopWorkers]);
+    story.tell(Event::WorkerEnded, &[Action::CheckSource]);
+    story.tell(Event::SourceUnchanged, &[beat(0), Action::Send(root)]);
+    story
+        .tell(Event::Tick { now_ms: BLAME_MS, beat: Beat { progress: 1, ..Beat::default() }, busy: false }, &[beat(1)]);
+    story.tell(Event::Message(Message::Committed(done())), &[Action::End(Ok(()))]);
+}
+
+/// Trigger: a target begins with the last stripe of a file that is one large hole. Damage: the source set memory aside
+/// for all stripes before it, 33 bytes each: half a gigabyte at 16 TiB. Cure: what is kept follows the work.
+#[test]
+fn a_stripe_takes_no_more_memory_for_being_far_out() {
+    let layout = Layout::checked(FILE_BYTES_MAX, BlockSize::default(), STRIPE_BYTES_MIN).unwrap();
+    let start = Start {
+        role: Role::Source,
+        layout,
+        dry_run: false,
+        verify: false,
+        connections: 1,
+        workers: 1,
+        peer: Vec::new(),
+        target: Vec::new(),
+        now_ms: 0,
+    };
+    let mut course = Course::new(start, true);
+    let (digest, bytes) = (Digest::default(), STRIPE_BYTES_MIN);
+    for stripe in [layout.stripes() - 1, 0] {
+        let (matched_bytes, changed_bytes, hole_bytes, changed_blocks) = (0, 0, bytes, 64);
+        let finished = Finished { stripe, digest, matched_bytes, changed_bytes, hole_bytes, changed_blocks };
+        course.handle(Event::Stripe(finished));
+    }
+    assert_eq!(course.poll(), None, "it goes on");
+    assert_eq!(course.finished(), 2);
+}
