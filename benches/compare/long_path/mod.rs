@@ -115,6 +115,7 @@ impl LongPath {
         self.spaces.forget()?;
         let mut command = pdcp.command();
         command.args(["--quiet", "--serve", &format!("{}:{PORT}", Side::Far.address())]);
+        command.stderr(File::create(pair.target.with_extension("server"))?);
         let server = self.spaces.inside(Side::Far, || Server::start(&mut command, PORT))?;
         let printed = pair.target.with_extension("printed");
         let (seconds, client) = self.copy(program, connections, pdcp, pair, &printed)?;
