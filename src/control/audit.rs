@@ -102,7 +102,7 @@ fn line(record: &Record) -> String {
     let (done, failure) = (record.outcome.as_ref().ok(), record.outcome.as_ref().err());
     let request = record.request.as_ref();
     let line = Line {
-        r#type: if request.is_some() { "session" } else { "refused" },
+        r#type: if record.key.is_some() { "session" } else { "refused" },
         schema: SCHEMA,
         began: humantime::format_rfc3339_millis(record.began).to_string(),
         elapsed_seconds: record.elapsed.as_secs_f64(),
@@ -136,6 +136,7 @@ fn escape_controls(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::identity::Fingerprint;
     use super::super::{Done, Request};
     use super::*;
     use std::time::{Duration, SystemTime};
@@ -144,6 +145,11 @@ mod tests {
         let began = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_391_413_341);
         let (elapsed, peer) = (Duration::from_millis(1500), "10.0.0.7:5".parse().unwrap());
         Record { began, elapsed, peer, key: None, request, outcome }
+    }
+
+    /// The same of somebody who has proved who he is.
+    fn known(record: Record) -> Record {
+        Record { key: Some(Fingerprint(0x9eb4_69ae_c95e_7768_u64.to_be_bytes())), ..record }
     }
 
     #[test]
@@ -156,15 +162,15 @@ mod tests {
         let request = |path: &[u8]| Some(Request { direction: Direction::Push, path: path.into(), dry_run: false });
         let done = Done { changed_bytes: 7, limit: Some(Limit::TargetDisk) };
         check(
-            &record(request(b"/a"), Ok(done)),
+            &known(record(request(b"/a"), Ok(done))),
             r#"{"type":"session","schema":1,"began":"2026-11-22T23:50:13.341Z","elapsed_seconds":1.5,"peer":"10.0.0.7:5",
-            "key":null,"direction":"push","path":"/a","path_raw":null,"dry_run":false,"status":"ok","exit_code":0,
+            "key":"9eb469aec95e7768","direction":"push","path":"/a","path_raw":null,"dry_run":false,"status":"ok","exit_code":0,
             "changed_bytes":7,"limit":"target disk","kind":null,"message":null}"#,
         );
         check(
-            &record(request(b"/a\xff"), Err(Failure::about(Kind::Interrupted, b"/a\xff", "it\nstops"))),
+            &known(record(request(b"/a\xff"), Err(Failure::about(Kind::Interrupted, b"/a\xff", "it\nstops")))),
             r#"{"type":"session","schema":1,"began":"2026-11-22T23:50:13.341Z","elapsed_seconds":1.5,"peer":"10.0.0.7:5",
-            "key":null,"direction":"push","path":"/a�","path_raw":"2f61ff","dry_run":false,"status":"interrupted",
+            "key":"9eb469aec95e7768","direction":"push","path":"/a�","path_raw":"2f61ff","dry_run":false,"status":"interrupted",
             "exit_code":130,"changed_bytes":null,"limit":null,"kind":"interrupted","message":"it\\nstops"}"#,
         );
         check(
