@@ -17,6 +17,7 @@ mod metadata;
 mod names;
 mod network;
 mod operation;
+mod races;
 mod rig;
 mod sealed;
 mod spec;

@@ -4,11 +4,15 @@
 //! Nothing outlives its test: a process is killed when it is dropped, and nobody waits for one longer than
 //! [`DEADLINE`]. What a program says for other programs is judged in `summary`; how a copy is held midway is in `valve`.
 
+mod outside;
 mod process;
+mod race;
+pub(crate) mod sandbox;
 mod summary;
 mod valve;
 
 pub(crate) use process::{Process, Run};
+pub(crate) use race::Race;
 pub(crate) use summary::Summary;
 pub(crate) use valve::Valve;
 

@@ -6,9 +6,11 @@ mod escapes;
 mod jails;
 mod mutation;
 mod opening;
-// The tests of the program need it as well, and are another crate.
+// The tests of the program need these as well, and are another crate.
 #[path = "../../../tests/pdcp/rig/outside.rs"]
 mod outside;
+#[path = "../../../tests/pdcp/rig/race.rs"]
+mod race;
 mod races;
 mod rights;
 mod sources;

@@ -4,17 +4,15 @@
 //! Each kind of operation goes on for 2 s, `PDCP_RACE_SECONDS` says how long instead; `PDCP_RACE_ONLY` takes those kinds
 //! whose name holds it. With `--nocapture` it says how often each was done, and how often what was exchanged was noticed.
 
-use super::outside::Outside;
+use super::race::{FILE, Race};
 use super::*;
 use crate::root::Source;
 use crate::root::commit::link;
 use crate::root::place::{Parents, Place};
 use crate::root::target::temporary_name;
-use rustix::fs::{FallocateFlags, OFlags, RenameFlags, XattrFlags, fallocate, linkat, openat, renameat_with, unlinkat};
+use rustix::fs::{FallocateFlags, OFlags, fallocate, linkat, openat, unlinkat};
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::symlink;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// What is done once. `Err`: an exchange was noticed.
 type Operation = fn(&Arena) -> Result<(), RootError>;
@@ -81,13 +79,12 @@ const OPERATIONS: &[(&str, Operation)] = &[
     ("a name that a killed run left is removed", Arena::finish_for_the_killed),
 ];
 
-const FILE: &str = "first/middle/last/file";
 const SMALL_PIECE: u64 = 4096;
 
 /// Where the race is.
 struct Arena {
     root: Root,
-    /// The directory `last`, wherever its name leads.
+    /// The directory `last` inside, wherever its name leads.
     held: OwnedFd,
 }
 
@@ -197,76 +194,6 @@ fn write_as_workers(target: &Target, content: &str) {
     std::os::unix::fs::FileExt::write_all_at(&file, content.as_bytes(), 0).unwrap();
 }
 
-/// What trades places with what, in one directory, or in two.
-struct Swing {
-    here: OwnedFd,
-    name: &'static str,
-    there: OwnedFd,
-    other: String,
-    flags: RenameFlags,
-}
-
-impl Swing {
-    /// Out, and back in.
-    fn swing(&self) {
-        let (name, other) = (self.name, self.other.as_str());
-        renameat_with(&self.here, name, &self.there, other, self.flags).unwrap();
-        renameat_with(&self.there, other, &self.here, name, self.flags).unwrap();
-    }
-}
-
-/// `jail`, and outside a tree of the same names, so that who is led astray finds what he looks for.
-fn scene() -> (Scratch, Outside) {
-    let scratch = Scratch::new();
-    for (top, content) in [("jail", "inside"), ("outside", "outside")] {
-        fs::create_dir_all(scratch.path(top).join("first/middle/last/deep")).unwrap();
-        for name in ["file", "twin", "single"] {
-            scratch.write(&format!("{top}/first/middle/last/{name}"), content);
-        }
-    }
-    for name in ["new", "source", "linked", "made"] {
-        scratch.write(&format!("outside/first/middle/last/{name}"), "outside");
-    }
-    let last = scratch.path("jail/first/middle/last");
-    fs::hard_link(last.join("twin"), last.join("twin-too")).unwrap();
-    symlink(FILE, scratch.path("jail/via")).unwrap();
-    symlink("first/../first/middle/last/deep/../../last/file", scratch.path("jail/up-and-down")).unwrap();
-    fs::create_dir_all(scratch.path("beyond/away")).unwrap();
-    scratch.write("beyond/away/file", "outside");
-    let marked = scratch.path("outside/first/middle/last/file");
-    _ = rustix::fs::setxattr(marked, "user.pdcp", b"outside", XattrFlags::empty());
-    let outside = Outside::watch(&[scratch.path("outside"), scratch.path("beyond/away/file")]);
-    (scratch, outside)
-}
-
-/// Each name on the way, exchanged for a link of each kind to its like outside; and a directory that is moved away, out of
-/// which `..` leads elsewhere.
-fn swings(scratch: &Scratch, through_proc: &OwnedFd) -> Vec<Swing> {
-    let open = |path: &str| OwnedFd::from(fs::File::open(scratch.path(path)).unwrap());
-    let mut swings = Vec::new();
-    for (above, name) in
-        [("", "first"), ("first/", "middle"), ("first/middle/", "last"), ("first/middle/last/", "file")]
-    {
-        let directory = format!("jail/{above}");
-        let up = "../".repeat(above.matches('/').count() + 1);
-        let links = [
-            format!("{up}outside/{above}{name}"),
-            format!("{}/{above}{name}", scratch.path("outside").display()),
-            format!("/proc/self/fd/{}/{above}{name}", through_proc.as_raw_fd()),
-        ];
-        for (kind, link) in links.iter().enumerate() {
-            let other = format!("other-{name}-{kind}");
-            symlink(link, scratch.path(&directory).join(&other)).unwrap();
-            let (here, there) = (open(&directory), open(&directory));
-            swings.push(Swing { here, name, there, other, flags: RenameFlags::EXCHANGE });
-        }
-    }
-    let (here, there) = (open("jail/first/middle/last"), open("beyond/away"));
-    // In place of an empty one, should somebody have made that meanwhile.
-    swings.push(Swing { here, name: "deep", there, other: "deep".into(), flags: RenameFlags::empty() });
-    swings
-}
-
 #[test]
 fn whoever_exchanges_what_is_on_the_way_gains_nothing() {
     let seconds = std::env::var("PDCP_RACE_SECONDS").map_or(2, |seconds| seconds.parse().unwrap());
@@ -279,35 +206,20 @@ fn whoever_exchanges_what_is_on_the_way_gains_nothing() {
 }
 
 fn race(what: &str, operation: Operation, way: Way, time: Duration) {
-    let (scratch, outside) = scene();
-    let through_proc = openat(CWD, scratch.path("outside"), OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
-    let swings = swings(&scratch, &through_proc);
-    let held = fs::File::open(scratch.path("jail/first/middle/last")).unwrap().into();
-    let arena = Arena { root: jail(&scratch.path("jail"), way), held };
-    outside.assert_untouched("the scene is set");
-    let (over, exchanges) = (AtomicBool::new(false), AtomicU64::new(0));
+    let scratch = Scratch::new();
+    let race = Race::new(scratch.0.path(), b"inside", b"outside");
+    let arena = Arena { root: jail(&race.jail, way), held: race.last.try_clone().unwrap() };
     let (mut done, mut noticed) = (0_u64, BTreeMap::<String, u64>::new());
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for swing in swings.iter().cycle().take_while(|_| !over.load(Ordering::Relaxed)) {
-                swing.swing();
-                exchanges.fetch_add(2, Ordering::Relaxed);
+    let ((), exchanges) = race.run(|| {
+        let until = Instant::now() + time;
+        while Instant::now() < until || done == 0 {
+            match operation(&arena) {
+                Ok(()) => done += 1,
+                Err(RootError::Os(errno)) => panic!("{what}, {way:?}: {errno} says nothing to a user"),
+                Err(error) => *noticed.entry(format!("{error:?}")).or_default() += 1,
             }
-        });
-        let raced = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let until = Instant::now() + time;
-            while Instant::now() < until || done == 0 {
-                match operation(&arena) {
-                    Ok(()) => done += 1,
-                    Err(RootError::Os(errno)) => panic!("{what}, {way:?}: {errno} says nothing to a user"),
-                    Err(error) => *noticed.entry(format!("{error:?}")).or_default() += 1,
-                }
-            }
-        }));
-        over.store(true, Ordering::Relaxed);
-        raced.unwrap();
+        }
     });
-    eprintln!("{what}, {way:?}: {done} done, {noticed:?} noticed, {} exchanges", exchanges.load(Ordering::Relaxed));
-    outside.assert_untouched(what);
-    drop((through_proc.as_fd(), arena));
+    eprintln!("{what}, {way:?}: {done} done, {noticed:?} noticed, {exchanges} exchanges");
+    race.outside.assert_untouched(what);
 }
