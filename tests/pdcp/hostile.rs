@@ -10,6 +10,7 @@ mod middle;
 mod on_sources;
 mod on_targets;
 mod peer;
+mod pulls;
 mod scene;
 mod stale;
 mod stalled;

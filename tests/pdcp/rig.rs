@@ -11,6 +11,7 @@ pub(crate) mod sandbox;
 mod summary;
 mod valve;
 
+pub(crate) use outside::Outside;
 pub(crate) use process::{Process, Run};
 pub(crate) use race::Race;
 pub(crate) use summary::Summary;
