@@ -62,6 +62,7 @@ fn a_server_is_not_impressed_by_strangers() {
     on_server(|server| {
         greetings::preambles(server);
         greetings::no_tls(server);
+        greetings::endless_words(server);
         strangers::clients(server);
         strangers::real_clients(server);
         greetings::hellos(server);

@@ -15,10 +15,8 @@ use tempfile::TempDir;
 const STEP: usize = 13;
 /// Sessions at once: most of their time they wait. Fewer than a worker of the server has room for.
 const WIDTH: usize = 12;
-/// The same of those with one connection, that never get as far as a worker: fewer than both have room for.
-const JOINS_WIDTH: usize = 2 * WIDTH;
-/// And of those for whom no room is asked.
-const STRANGERS_WIDTH: usize = 48;
+/// The same of those that never get as far as a worker.
+const STRANGERS_WIDTH: usize = 24;
 
 /// Bytes of a greeting before its challenge.
 const MAGIC_LEN: usize = GREETING_LEN - CHALLENGE_LEN;
@@ -79,7 +77,7 @@ fn harmless(mut stream: &[u8]) -> (Vec<usize>, usize) {
         record = whole - stream.len();
         positions.push(record + 2);
         positions.extend((*kind == SEALED).then_some(record));
-        stream = &rest[usize::from(u16::from_be_bytes([*high, *low]))..];
+        stream = rest.get(usize::from(u16::from_be_bytes([*high, *low]))..).unwrap_or_default();
     }
     (positions, record)
 }
@@ -91,7 +89,7 @@ pub(super) fn joins(server: &Server) {
     let streams = [(0, false, MAGIC_LEN..GREETING_LEN), (1, true, 0..TO_JOIN), (1, false, 0..TO_BE_LET_IN)];
     for (connection, to_server, positions) in streams {
         at_once(
-            JOINS_WIDTH,
+            WIDTH,
             &positions.collect::<Vec<usize>>(),
             |at| format!("byte {at} of connection {connection}, to server {to_server}"),
             |at| {

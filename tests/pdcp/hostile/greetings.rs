@@ -5,12 +5,14 @@ use super::peer::{approach, call, dribble, greet, hear_from, joining, knock, res
 use super::scene::{all, all_at_once, hello, metadata};
 use super::victim::Server;
 use pdcp::limits::{
-    BLOCK_BYTES_MAX, CONNECTIONS_MAX, FILE_BYTES_MAX, MESSAGE_LEN_MAX, PATH_BYTES_MAX, PROOF_LEN, WORKERS_MAX,
+    BLOCK_BYTES_MAX, CONNECTIONS_MAX, FILE_BYTES_MAX, MESSAGE_LEN_MAX, PATH_BYTES_MAX, PROOF_LEN, STRANGER_BYTES_MAX,
+    WORKERS_MAX,
 };
 use pdcp::method::Method;
 use pdcp::wire::{
     Beat, Begin, Hello, JOIN_LEN, Message, Options, PREAMBLE_LEN, Purpose, encode_preamble, frame_message,
 };
+use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
@@ -85,6 +87,20 @@ pub(super) fn no_tls(server: &Server) {
             assert!(told.is_empty() || told.len() == 7 && told[0] == 0x15, "{told:?}");
         },
     );
+}
+
+/// Who never comes to an end with his first words of TLS is heard for so many bytes and no more: one who came before him,
+/// and says nothing, is still waited for when he is turned out.
+pub(super) fn endless_words(server: &Server) {
+    let (silent, _) = approach(server.address);
+    let (mut talker, _) = approach(server.address);
+    let words = [&b"\x16\x03\x01\x40\x00\x01\x00\xf0\x00\x03\x03"[..], &[1; STRANGER_BYTES_MAX as usize]].concat();
+    talker.write_all(&[&encode_preamble(Purpose::Control)[..], &words].concat()).unwrap();
+    let mut ready = [PollFd::new(&talker, PollFlags::IN), PollFd::new(&silent, PollFlags::IN)];
+    let timeout = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
+    assert!(poll(&mut ready, Some(&timeout)).unwrap() > 0, "it is heard for ever");
+    let [first, second] = ready.map(|ready| !ready.revents().is_empty());
+    assert_eq!((first, second), (true, false), "it is heard as long as one who says nothing");
 }
 
 /// What is wrong with a Hello, by name.

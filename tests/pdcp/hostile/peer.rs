@@ -79,9 +79,9 @@ pub(super) fn rest(from: &mut impl Read) -> Vec<u8> {
     }
 }
 
-/// Says these bytes, one a second, as long as the other end takes them.
+/// Says these bytes, one a second, as long as the other end takes them, and no longer than anybody waits for a first word.
 pub(super) fn dribble(to: &mut impl Write, bytes: &[u8]) {
-    for byte in bytes {
+    for byte in bytes.iter().take(45) {
         if to.write_all(&[*byte]).is_err() {
             return;
         }
