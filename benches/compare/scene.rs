@@ -48,11 +48,11 @@ pub(crate) struct Pair {
 }
 
 impl Scene {
-    /// In a new directory below `parent`.
+    /// In a new directory below `parent`. A server takes paths from `/`, so they begin there, here and below.
     pub(crate) fn new(parent: &Path) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("pdcp-bench-")
-            .tempdir_in(parent)
+            .tempdir_in(std::path::absolute(parent)?)
             .map_err(|error| Error::new(error.kind(), format!("{}: {error}", parent.display())))?;
         Ok(Self { directory })
     }
@@ -78,6 +78,7 @@ impl Scene {
 
     /// A pair whose source is there already.
     pub(crate) fn pair_of(&self, name: &str, source: PathBuf) -> Result<Pair> {
+        let source = std::path::absolute(source)?;
         let bytes = source.metadata()?.len();
         let target = self.directory().join(format!("{name}.target"));
         Ok(Pair { source, target, bytes, is_equal: false })
