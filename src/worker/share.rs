@@ -131,7 +131,8 @@ mod tests {
         while let Some(newcomer) = shares.admit(&ring, Pool::Small, 2) {
             rest.push((newcomer, all(&shares, &mut ring, Pool::Small, newcomer)));
         }
-        assert_eq!(rest.len(), Pool::Payload.buffers() - payloads.len() - 1, "until payloads are out");
+        let kept_for = Pool::Small.buffers() / 4 / SESSION_EXTENTS_MIN;
+        assert!(rest.len() >= kept_for, "{} came, and something is kept for {kept_for}", rest.len());
         assert!(rest.iter().all(|(_, held)| held.len() >= SESSION_EXTENTS_MIN));
         rest.into_iter().for_each(|(newcomer, _)| shares.dismiss(newcomer, 2));
         shares.confine(modest, true);
