@@ -420,6 +420,7 @@ mod tests {
         target.poll(ROOM); // Want
         let unsigned = Err(NotExpected("a block without its signature"));
         assert_eq!(target.handle(Event::Frame(Frame::Holes { runs })), unsigned);
+        assert_eq!(target.handle(Event::Frame(Frame::Holes { runs: &[run(4, 1)] })), unsigned, "as if 0..4 were equal");
         assert_eq!(target.handle(Event::Frame(done)), Err(NotExpected("a stripe's digest")));
     }
 

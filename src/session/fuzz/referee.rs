@@ -42,7 +42,8 @@ impl OpenStripe {
 
     fn may_name(&self, run: Run) -> bool {
         let known = |block| !self.basis[self.at(block)] || self.signed[self.at(block)];
-        run.first >= self.next && self.may_skip(run.first) && (run.first..run.end()).all(known)
+        // Nor is it known of a block that is passed over that it is equal, before its signature has come.
+        run.first >= self.next && self.may_skip(run.first) && (self.next..run.end()).all(known)
     }
 }
 
