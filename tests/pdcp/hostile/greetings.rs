@@ -94,7 +94,9 @@ pub(super) fn no_tls(server: &Server) {
 pub(super) fn endless_words(server: &Server) {
     let (silent, _) = approach(server.address);
     let (mut talker, _) = approach(server.address);
-    let words = [&b"\x16\x03\x01\x40\x00\x01\x00\xf0\x00\x03\x03"[..], &[1; STRANGER_BYTES_MAX as usize]].concat();
+    let words =
+        [&b"\x16\x03\x01\x40\x00\x01\x00\xf0\x00\x03\x03"[..], &vec![1; usize::try_from(STRANGER_BYTES_MAX).unwrap()]]
+            .concat();
     talker.write_all(&[&encode_preamble(Purpose::Control)[..], &words].concat()).unwrap();
     let mut ready = [PollFd::new(&talker, PollFlags::IN), PollFd::new(&silent, PollFlags::IN)];
     let timeout = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
