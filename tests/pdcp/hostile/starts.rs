@@ -11,6 +11,8 @@ use pdcp::seal::{Secret, Side};
 use pdcp::wire::{Begin, Challenge, Frame, JOIN_LEN, Message, PREAMBLE_LEN, Welcome, frame_message};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 /// A client that was welcomed, of a file with two connections' worth of stripes.
@@ -32,6 +34,14 @@ impl Welcomed<'_> {
 
     fn say(&mut self, message: &Message) {
         _ = self.control.write_all(&frame_message(message));
+    }
+
+    /// Says this where ends of one kernel meet, and is not answered.
+    fn says_at_rendezvous(&self, greeting: [u8; PROOF_LEN]) {
+        let name = std::os::unix::net::SocketAddr::from_abstract_name(self.secret.rendezvous()).unwrap();
+        let mut stream = UnixStream::connect_addr(&name).unwrap();
+        stream.write_all(&greeting).unwrap();
+        assert_eq!(rest(&mut stream), b"");
     }
 
     /// Whether a connection is let in with what `joining` makes of its challenge.
@@ -185,6 +195,14 @@ fn between(server: &Server, plaintext: bool, play: impl FnOnce(&mut Welcomed<'_>
 const SEALED: &[Start] = &[
     ("a Begin that wants nothing sealed, by who was not at the rendezvous", |w| {
         let _socket = w.join(0);
+        w.begin(&[0]);
+        w.is_refused("wants nothing sealed");
+    }),
+    ("the same, by who found the rendezvous and knows not what to say there", |w| {
+        let (_socket, own) = (w.join(0), rustix::process::geteuid().as_raw());
+        w.says_at_rendezvous([0; PROOF_LEN]);
+        w.says_at_rendezvous(w.secret.greeting(Side::Server, own));
+        w.says_at_rendezvous(w.secret.greeting(Side::Client, own + 1)); // what a client of another user has said
         w.begin(&[0]);
         w.is_refused("wants nothing sealed");
     }),

@@ -1,15 +1,18 @@
 //! Ends that do not know each other's keys: they part in TLS, and neither says a word to the other before that.
 
 use super::control::Control;
-use super::peer::{Ambush, call, hear_from, rest};
+use super::peer::{Ambush, call, hear_from, knock, rest};
 use super::scene::{hello, metadata};
-use super::victim::{Client, Server};
+use super::victim::{Client, PATIENCE, Server};
 use super::welcomes::{check, lured_to};
 use crate::rig::key_file;
 use pdcp::control::identity::keygen;
 use pdcp::wire::{Message, frame_message};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// Somebody else's key; `knows`: this server is one that he trusts all the same.
@@ -73,4 +76,42 @@ fn a_client_says_nothing_to_a_server_with_another_key() {
         check(&ran, 5, "the server has another key than this user's");
         check(&ran, 5, "another user started it");
     }
+}
+
+/// A connection from this address of this host. The server listens on another.
+fn call_from(address: [u8; 4], server: &Server) -> TcpStream {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    bind(&socket, &SocketAddr::from((address, 0))).unwrap();
+    connect(&socket, &server.address).unwrap();
+    socket.into()
+}
+
+fn was_greeted(socket: &TcpStream, within: Duration) -> bool {
+    socket.set_read_timeout(Some(within)).unwrap();
+    socket.peek(&mut [0]).is_ok_and(|bytes| bytes > 0)
+}
+
+/// Its next connection waits before it is greeted, and who comes later from elsewhere does not; nor does anybody of an
+/// address of which somebody is in.
+#[test]
+fn an_address_that_fails_to_prove_itself_waits_unless_somebody_of_it_is_in() {
+    let [guilty, inside, innocent] = [[127, 0, 0, 2], [127, 0, 0, 1], [127, 0, 0, 3]];
+    let server = Server::start();
+    let directory = tempfile::tempdir().unwrap();
+    let (session, answer) = knock(server.address, &hello(&directory.path().join("target"), Some(metadata(1))));
+    assert!(answer.is_some_and(|answer| answer.is_ok()));
+
+    let (_home, key) = stranger(Some((server.address.port(), key_file())));
+    for address in [guilty, inside] {
+        let sockets: Vec<_> = (0..5).map(|_| call_from(address, &server)).collect(); // together: four seconds
+        for socket in sockets {
+            assert_eq!(rest(&mut Control::dial(socket, &key).unwrap()), b"");
+        }
+    }
+    let [waits, shares, innocent] = [guilty, inside, innocent].map(|address| call_from(address, &server));
+    assert!(was_greeted(&innocent, PATIENCE) && was_greeted(&shares, PATIENCE));
+    assert!(!was_greeted(&waits, Duration::from_millis(1)), "it was greeted before or with the others");
+    assert!(was_greeted(&waits, PATIENCE));
+    drop(session); // or its server waits for it
+    server.stop();
 }

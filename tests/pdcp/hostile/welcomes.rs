@@ -1,6 +1,6 @@
 //! What a lying server says to a client before there is a session.
 
-use super::control::{CHALLENGE, Control};
+use super::control::{CHALLENGE, Control, exactly};
 use super::peer::{Ambush, Joining, dribble, hear_from, rest};
 use super::scene::{all, all_at_once, at_once, hello, metadata, offer, source_content};
 use super::victim::{Client, Ran};
@@ -11,6 +11,8 @@ use pdcp::session::handshake::welcome;
 use pdcp::wire::{Beat, FailureMessage, GREETING_LEN, Message, Welcome, encode_greeting, frame_message};
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 /// What is wrong with a Welcome, by name.
@@ -307,5 +309,36 @@ fn a_client_that_wants_its_frames_sealed_is_not_talked_out_of_it() {
             assert_eq!(failure.kind.exit_code(), 12, "{failure:?}");
         });
         check(&ran, 12, "cipher");
+    }
+}
+
+/// Who holds the rendezvous cannot pass for the server by giving a client its own words back, or none: all is sealed.
+#[test]
+fn a_client_is_not_talked_out_of_sealing_by_who_holds_the_rendezvous() {
+    let answers: [fn([u8; PROOF_LEN]) -> Vec<u8>; 3] = [|said| said.to_vec(), |_| vec![0; PROOF_LEN], |_| Vec::new()];
+    for answer in answers {
+        let ran = lured_to(&Ambush::lay(), &[], false, |ambush| {
+            let (mut control, hello) = ambush.hello();
+            let secret = control.secret();
+            let name = std::os::unix::net::SocketAddr::from_abstract_name(secret.rendezvous()).unwrap();
+            let rendezvous = UnixListener::bind_addr(&name).unwrap();
+            say(&mut control, &Message::Welcome(welcome(&hello, offer(Some(metadata(8 << 20))))));
+            for mut line in [ambush.joining(&secret), ambush.joining(&secret)] {
+                let proof = line.proof();
+                line.socket.write_all(&proof).unwrap();
+            }
+            let mut met = rendezvous.accept().unwrap().0;
+            let said = exactly::<PROOF_LEN>(&mut met).unwrap();
+            met.write_all(&answer(said)).unwrap();
+            drop(met);
+            match hear_from(&mut control) {
+                Some(Message::Begin(begin)) => assert!(begin.sealed),
+                other => panic!("{other:?} is no Begin"),
+            }
+            let failure = FailureMessage { kind: Kind::Busy, subject: Vec::new(), text: "enough".into() };
+            say(&mut control, &Message::Failed(failure));
+            _ = rest(&mut control);
+        });
+        check(&ran, 43, "enough");
     }
 }
