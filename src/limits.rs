@@ -147,7 +147,8 @@ pub const WORKER_BUFFER_BYTES: usize = FRAME_BUFFERS * FRAME_BUFFER_BYTES
     + PAYLOAD_BUFFERS * PAYLOAD_BYTES_MAX as usize;
 /// What a session sets aside on each worker it uses: one payload ...
 pub const SESSION_PAYLOADS_MIN: usize = 1;
-/// ... and two extents that hold at least a block. Everything beyond comes from the shared rest, of which it never holds more than half.
+/// ... and two extents that hold at least a block. Everything beyond comes from the shared rest, of which it never holds
+/// more than half.
 pub const SESSION_EXTENTS_MIN: usize = 2;
 
 /// Bytes hashed before a worker looks at its completions again, so that the disk never runs dry.
@@ -226,7 +227,8 @@ pub const KEEPALIVE_IDLE_S: u32 = 15;
 pub const KEEPALIVE_INTERVAL_S: u32 = 5;
 /// See [`KEEPALIVE_IDLE_S`].
 pub const KEEPALIVE_PROBES: u32 = 3;
-/// How long the control connection's data may stay unacknowledged. Not for data connections: there it kills a socket whose window is closed on purpose.
+/// How long the control connection's data may stay unacknowledged. Not for data connections: there it kills a socket whose
+/// window is closed on purpose.
 pub const TCP_USER_TIMEOUT_MS: u32 = 30_000;
 /// A session that has received part of a payload and nothing more for this long gets no buffer beyond its minimum.
 pub const DRIBBLE_MS: u64 = 10_000;

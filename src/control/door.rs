@@ -60,7 +60,8 @@ impl Door {
         }
     }
 
-    /// Somebody comes, on a connection of which this is a handle. Where as many are as may be, the oldest of those from where most are makes room.
+    /// Somebody comes, on a connection of which this is a handle. Where as many are as may be, the oldest of those from where
+    /// most are makes room.
     pub(super) fn enter(self: &Rc<Self>, origin: Origin, handle: TcpStream) -> Stranger {
         let mut strangers = self.strangers.borrow_mut();
         if strangers.len() >= STRANGERS_MAX

@@ -20,10 +20,10 @@ mod victim;
 mod welcomes;
 
 use crate::rig::allow_descriptors;
-use pdcp::limits::STRANGERS_MAX;
+use pdcp::limits::{PAYLOAD_BUFFERS, STRANGERS_MAX};
 use pdcp::wire::Message;
 use peer::{Heard, call, client, hear_frame};
-use scene::{all, at_once, beside_good_copies, hello, metadata, source_content};
+use scene::{all, at_once, beside_good_copies, hello, metadata};
 use std::net::TcpStream;
 use victim::Server;
 
@@ -138,18 +138,23 @@ fn a_server_serves_beside_peers_that_read_nothing() {
     });
 }
 
-/// More data in flight than a session may hold, none of it ever complete: others get their minimum.
+/// More data in flight than there are buffers, none of it ever complete: others get their minimum.
 #[test]
 fn a_server_serves_beside_peers_whose_payloads_never_end() {
+    const SESSIONS: usize = 4;
+    const LINES: usize = 10;
+    const WORKERS: usize = 2; // of `Server`
+    const { assert!(SESSIONS * LINES > WORKERS * PAYLOAD_BUFFERS) };
     on_server(|server| {
         let directory = tempfile::tempdir().unwrap();
         let mut peers = Vec::new();
-        for number in 0..4 {
-            let mut hello =
-                hello(&directory.path().join(number.to_string()), Some(metadata(source_content().len() as u64)));
-            hello.connections = 2;
-            let mut peer = client(server.address, &hello, source_content());
-            for line in 0..2 {
+        for number in 0..SESSIONS {
+            let content = vec![0; 64 << 20]; // stripes for all
+            let source = metadata(content.len() as u64);
+            let mut hello = hello(&directory.path().join(number.to_string()), Some(source));
+            hello.connections = u32::try_from(LINES).unwrap();
+            let mut peer = client(server.address, &hello, content);
+            for line in 0..LINES {
                 let (stripe, _) = peer.wanted_on(line);
                 let bytes = peer.data(stripe);
                 std::io::Write::write_all(&mut peer.lines[line].socket, &bytes[..bytes.len() / 2]).unwrap();
