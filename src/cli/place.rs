@@ -85,7 +85,8 @@ fn url(rest: &[u8]) -> Result<Remote, String> {
 
 /// A remote of its parts; `form` writes them as the user should have.
 fn remote(host: &[u8], port: &[u8], path: &[u8], form: fn(&str, &str, &str) -> String) -> Result<Remote, String> {
-    let port_number = shown(port).parse().ok().filter(|&number: &u16| number > 0 && is_number(port));
+    // With zeros before it, what looks like an address without brackets would be none.
+    let port_number = shown(port).parse().ok().filter(|_: &u16| is_number(port) && !port.starts_with(b"0"));
     let right = |host: &str| {
         let port = port_number.map_or("9000".into(), |number| number.to_string());
         let path = if path.is_empty() { "/path".into() } else { shown(path) };
@@ -118,8 +119,10 @@ fn split_host(text: &[u8]) -> (&[u8], &[u8]) {
 fn host_name(typed: &[u8]) -> Option<String> {
     let host = str::from_utf8(typed).ok()?;
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let unscoped = address.split_once('%').map_or(address, |(unscoped, _zone)| unscoped);
-        return unscoped.parse::<Ipv6Addr>().is_ok().then(|| address.to_owned());
+        // A zone is the name of an interface, or its number.
+        let (unscoped, zone) = address.split_once('%').unwrap_or((address, "none"));
+        let is_zone = !zone.is_empty() && zone.chars().all(|c| c.is_ascii_graphic());
+        return (is_zone && unscoped.parse::<Ipv6Addr>().is_ok()).then(|| address.to_owned());
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     (!host.is_empty() && !host.starts_with('-') && host.chars().all(allowed)).then(|| host.to_owned())
@@ -244,6 +247,7 @@ mod tests {
         check("[::1]", &format!("[::1]: {port}: [::1]:9000:/path; a local file is ./[::1]"));
         check("[::1]/p", &format!("[::1]/p: {port}: [::1]:9000:/p; a local file is ./[::1]/p"));
         check("h:0:/p", &format!("h:0:/p: {number}: h:9000:/p; a local file is ./h:0:/p"));
+        check("h:01:/p", &format!("h:01:/p: {number}: h:9000:/p; a local file is ./h:01:/p"));
         check("h:65536:/p", &format!("h:65536:/p: {number}: h:9000:/p; a local file is ./h:65536:/p"));
         check("h:9000", "h:9000: the path is missing: h:9000:/path; a local file is ./h:9000");
         check("h:9000:", "h:9000:: the path is missing: h:9000:/path; a local file is ./h:9000:");
@@ -252,6 +256,8 @@ mod tests {
         check("me@h:1:/p", &format!("me@h:1:/p: 'me@h' {host} host:1:/p; a local file is ./me@h:1:/p"));
         check("-h:1:/p", &format!("-h:1:/p: '-h' {host} host:1:/p; a local file is ./-h:1:/p"));
         check("[x]:1:/p", &format!("[x]:1:/p: '[x]' {host} host:1:/p; a local file is ./[x]:1:/p"));
+        check("[::1%]:1:/p", &format!("[::1%]:1:/p: '[::1%]' {host} host:1:/p; a local file is ./[::1%]:1:/p"));
+        check("[::1% 0]:1:/p", &format!("[::1% 0]:1:/p: '[::1% 0]' {host} host:1:/p; a local file is ./[::1% 0]:1:/p"));
         check("a b:c", &format!("a b:c: 'a b' {host} host:9000:c; a local file is ./a b:c"));
         let brackets = "an IPv6 address goes in brackets";
         check("::1:9000:/p", &format!("::1:9000:/p: {brackets}: [::1]:9000:/p; a local file is ./::1:9000:/p"));
