@@ -38,6 +38,20 @@ pub struct Account(pub u8);
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub struct Errno(pub i32);
 
+/// Those that are known by name outside of the floors that ask the kernel; x86 and ARM number them alike.
+impl Errno {
+    /// `EIO`.
+    pub const IO: Self = Self(5);
+    /// `ENOSPC`: the disk takes no more.
+    pub const NO_SPACE: Self = Self(28);
+    /// `EPIPE`: sent to where nobody listens any more.
+    pub const PIPE: Self = Self(32);
+    /// `EBADMSG`: bytes that cannot be what was sent.
+    pub const BAD_MESSAGE: Self = Self(74);
+    /// `ECONNRESET`: the other end has gone.
+    pub const RESET: Self = Self(104);
+}
+
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // std appends " (os error 28)", which says nothing to a person.
@@ -54,7 +68,7 @@ impl fmt::Debug for Errno {
 
 impl From<std::io::Error> for Errno {
     fn from(error: std::io::Error) -> Self {
-        Self(error.raw_os_error().unwrap_or(5)) // EIO for the few that std makes up
+        error.raw_os_error().map_or(Self::IO, Self) // a few are made up by std
     }
 }
 

@@ -8,7 +8,7 @@ use super::client::Stop;
 use super::link::Link;
 use super::{Names, Progress};
 use crate::bottleneck::{Limit, Side, Spent, limit};
-use crate::completion::{DirectPolicy, Mode, Waker};
+use crate::completion::{DirectPolicy, Errno, Mode, Waker};
 use crate::counters::Counter;
 use crate::digest::Digest;
 use crate::entry::Metadata;
@@ -554,7 +554,7 @@ fn translate(outcome: Outcome, names: &Names) -> Event {
         Outcome::WantsToWrite => Event::WantsToWrite,
         Outcome::Lost { error, .. } => {
             // Broken pipe, reset by peer: what the kernel calls it depends on who spoke last.
-            let closed = error.is_none_or(|error| matches!(error.0, 32 | 104));
+            let closed = error.is_none_or(|error| matches!(error, Errno::PIPE | Errno::RESET));
             Event::Lost(error.filter(|_| !closed).map_or_else(|| "the other end closed it".into(), |e| e.to_string()))
         }
         Outcome::Failed(error) => Event::Failed(explain(error, names)),

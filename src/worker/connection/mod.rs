@@ -297,7 +297,7 @@ impl<C: Completions> Connection<C> {
         let whole = bytes == part.until - part.from;
         let more = if whole { None } else { goes_on_behind(&guest.target, bytes) };
         if !whole && more.is_none() {
-            return Err(WorkerError::Target(NOTHING_WRITTEN));
+            return Err(WorkerError::Target(Errno::NO_SPACE)); // a write that writes nothing
         }
         guest.shared.counters.add(Counter::WrittenBytes, u64::from(bytes));
         if self.draining {
@@ -391,7 +391,7 @@ impl<C: Completions> Connection<C> {
         match error {
             LineError::Decode(error) => Err(ProtocolError::from(error).into()),
             LineError::Forged => {
-                self.lose(Some(FORGED), cx.backend);
+                self.lose(Some(Errno::BAD_MESSAGE), cx.backend);
                 Ok(())
             }
         }
@@ -569,12 +569,6 @@ impl<M> Guarded<M> {
         catch_unwind(AssertUnwindSafe(|| call(&mut self.0))).map_err(|_| WorkerError::Panic)
     }
 }
-
-/// What a connection is lost to whose bytes were changed on the way: `EBADMSG`.
-const FORGED: Errno = Errno(74);
-
-/// What a write that writes nothing comes to: the disk takes no more.
-const NOTHING_WRITTEN: Errno = Errno(28);
 
 /// What follows the last byte may be written along, to fill a direct write's last unit.
 fn pad(buffer: &mut [u8], bytes: u32) {
