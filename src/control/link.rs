@@ -104,6 +104,8 @@ pub(super) struct Link {
     /// Ends when everything is written, or nothing more can be.
     written: oneshot::Receiver<()>,
     bytes: Rc<Cell<LinkBytes>>,
+    /// Either side has said that it has failed: there is nothing more to say.
+    failed: Cell<bool>,
     /// Another descriptor of the same socket, to end it with.
     socket: TcpStream,
 }
@@ -192,7 +194,7 @@ impl Link {
         spawn(reader.read());
         let (writes, written) = oneshot::channel();
         spawn(write(stream, outbox_receiver, Rc::clone(&bytes), writes));
-        Ok(Self { inbox, outbox, tls, written, bytes, socket })
+        Ok(Self { inbox, outbox, tls, written, bytes, failed: Cell::new(false), socket })
     }
 
     /// What the two ends of this connection share and nobody else: once a message of the peer's has come.
@@ -208,8 +210,12 @@ impl Link {
         ask(&self.tls.borrow().connection)
     }
 
-    /// Sends a message, in its turn. A peer that reads so slowly that messages pile up is cut off.
+    /// Sends a message, in its turn; none after either side's Failed. A peer that reads so slowly that messages pile up is
+    /// cut off.
     pub(super) fn send(&self, message: &Message) {
+        if self.failed.replace(matches!(message, Message::Failed(_)) || self.failed.get()) {
+            return;
+        }
         let mut tls = self.tls.borrow_mut();
         if tls.connection.writer().write_all(&frame_message(message)).is_err() {
             return; // TLS has failed: its alert, which is on its way, is the last word
@@ -221,7 +227,11 @@ impl Link {
 
     /// The next message. Nothing is lost if this is dropped while it waits.
     pub(super) async fn receive(&mut self) -> Result<Message, LinkError> {
-        self.inbox.recv().await.unwrap_or(Err(LinkError::Closed))
+        let message = self.inbox.recv().await.unwrap_or(Err(LinkError::Closed));
+        if matches!(message, Ok(Message::Failed(_))) {
+            self.failed.set(true);
+        }
+        message
     }
 
     /// The next message, if it comes in time.
@@ -231,7 +241,7 @@ impl Link {
 
     /// Ends it: what was sent goes out, and the peer has `ms` to read it and to close its end. What went over it in all.
     pub(super) async fn close(self, ms: u64) -> LinkBytes {
-        let Self { mut inbox, outbox, tls, written, socket, bytes } = self;
+        let Self { mut inbox, outbox, tls, written, socket, bytes, failed: _ } = self;
         if let Some(goodbye) = tls.borrow_mut().say_goodbye() {
             _ = outbox.try_send(goodbye);
         }

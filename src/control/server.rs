@@ -273,7 +273,6 @@ impl Server {
                 Err(error) => Err(Failure::about(Kind::Refused, &name, error.to_string())),
             };
             if let Err(failure) = &result {
-                // Said twice is not harmful: the peer takes the first.
                 link.send(&Message::Failed(failure.clone().into()));
             }
             self.count.send_modify(|count| count.ended += 1);
@@ -426,6 +425,9 @@ impl Server {
             let met = tokio::time::timeout(Duration::from_millis(NEIGHBOUR_MS), met).await;
             let text = "a Begin wants nothing sealed, and nothing proves that nobody listens";
             met.map_err(|_| Failure::new(Kind::Protocol, text))?;
+        }
+        if !begin.joined.is_sorted_by(|one, next| one < next) {
+            return Err(Failure::new(Kind::Protocol, "a Begin names connections twice, or not in order"));
         }
         let cipher = welcome.cipher.filter(|_| begin.sealed);
         let admitted = self.admitted(&welcome, &begin.joined);

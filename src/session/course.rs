@@ -350,10 +350,14 @@ impl Course {
             }
             (Message::Proof(proof), State::AwaitingProof) => self.prove(Digest(proof.digest)),
             (Message::Committed(committed), State::AwaitingCommitted) => {
-                let Committed { matched_bytes, changed_bytes, hole_bytes, .. } = committed;
+                let Committed { matched_bytes, changed_bytes, hole_bytes, changed_blocks, read_back, .. } = committed;
+                let layout = &self.start.layout;
                 let all = matched_bytes.checked_add(changed_bytes).and_then(|bytes| bytes.checked_add(hole_bytes));
-                if all != Some(self.start.layout.file_bytes()) {
-                    return self.lied(ProtocolError::Value("count of bytes that are done"));
+                if all != Some(layout.file_bytes()) || changed_blocks > layout.blocks() {
+                    return self.lied(ProtocolError::Value("count of what is done"));
+                }
+                if read_back && (!self.start.verify || self.start.dry_run) {
+                    return self.lied(ProtocolError::Value("word of what was read back"));
                 }
                 self.outcome = Some(committed);
                 self.proven = true;

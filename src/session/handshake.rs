@@ -87,6 +87,9 @@ pub fn welcome(hello: &Hello, offer: Offer) -> Welcome {
 
 /// What follows from a Hello and its Welcome, on both sides.
 pub fn agree(hello: &Hello, welcome: &Welcome) -> Result<Agreed, ProtocolError> {
+    if welcome.program.len() > TEXT_BYTES_MAX {
+        return Err(ProtocolError::Value("program's name"));
+    }
     let block = BlockSize::checked(hello.options.block_bytes).ok_or(ProtocolError::Value("block size"))?;
     let layout = Layout::checked(welcome.source.bytes, block, welcome.stripe_bytes);
     let layout = layout.ok_or(ProtocolError::Value("length of file or stripe"))?;
@@ -108,6 +111,10 @@ pub fn agree(hello: &Hello, welcome: &Welcome) -> Result<Agreed, ProtocolError> 
     }
     if hello.source.is_some_and(|source| source != welcome.source) {
         return Err(ProtocolError::Value("source"));
+    }
+    let basis_bytes = welcome.basis_bytes.unwrap_or(0);
+    if basis_bytes > FILE_BYTES_MAX || (hello.source.is_none() && welcome.basis_bytes.is_some()) {
+        return Err(ProtocolError::Value("length of the basis"));
     }
     let good = match welcome.cipher {
         None => hello.plaintext, // never because somebody else says so
@@ -246,6 +253,14 @@ mod tests {
         check(pull(0), Ok(0)); // nothing to connect for
         check(pull(1), Err("number of connections"));
         check(pull(FILE_BYTES_MAX + 1), Err("length of file or stripe"));
+        check(|_, welcome| welcome.program = "p".repeat(TEXT_BYTES_MAX + 1), Err("program's name"));
+        check(|_, welcome| welcome.basis_bytes = Some(FILE_BYTES_MAX), Ok(16));
+        check(|_, welcome| welcome.basis_bytes = Some(FILE_BYTES_MAX + 1), Err("length of the basis"));
+        let based = |hello: &mut Hello, welcome: &mut Welcome| {
+            pull(0)(hello, welcome);
+            welcome.basis_bytes = Some(0);
+        };
+        check(based, Err("length of the basis"));
     }
 
     #[test]

@@ -137,7 +137,7 @@ pub struct Committed {
 pub struct FailureMessage {
     /// What kind.
     pub kind: Kind,
-    /// The path it is about.
+    /// The path it is about, or the address of the peer; for people.
     pub subject: Vec<u8>,
     /// Why, in a sentence.
     pub text: String,
@@ -170,6 +170,13 @@ impl From<Failure> for FailureMessage {
         subject.truncate(PATH_BYTES_MAX);
         text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
         Self { kind, subject, text }
+    }
+}
+
+impl FailureMessage {
+    /// Its parts are as long as they may be, and it is of a kind that one end can tell another.
+    fn is_allowed(&self) -> bool {
+        self.kind != Kind::Unreachable && self.subject.len() <= PATH_BYTES_MAX && self.text.len() <= TEXT_BYTES_MAX
     }
 }
 
@@ -218,7 +225,10 @@ pub fn parse_message(bytes: &mut BytesMut) -> Result<Option<Message>, DecodeErro
     }
     bytes.advance(LENGTH_LEN);
     let body = bytes.split_to(length);
-    format().deserialize(&body).map(Some).map_err(|_| DecodeError::Message)
+    match format().deserialize(&body) {
+        Ok(Message::Failed(failure)) if !failure.is_allowed() => Err(DecodeError::Message),
+        message => message.map(Some).map_err(|_| DecodeError::Message),
+    }
 }
 
 #[cfg(test)]
@@ -309,11 +319,27 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_of_failure_that_is_not_known_is_refused() {
-        for (kind, known) in [(0u32, true), (12, true), (13, false), (u32::MAX, false)] {
+    fn a_kind_of_failure_that_nobody_says_is_refused() {
+        for (kind, known) in
+            [(0u32, true), (7, true), (8, false), (9, true), (12, true), (13, false), (u32::MAX, false)]
+        {
             let body = [&7u32.to_le_bytes()[..], &kind.to_le_bytes(), &[0; 16]].concat();
             assert_eq!(parse_message(&mut BytesMut::from(&framed(&body)[..])).is_ok(), known);
         }
+    }
+
+    #[test]
+    fn a_failure_has_no_more_to_say_than_is_allowed() {
+        #[track_caller]
+        fn check(subject: usize, text: usize, allowed: bool) {
+            let (subject, text) = (vec![b'/'; subject], "a".repeat(text));
+            let bytes = frame_message(&Message::Failed(FailureMessage { kind: Kind::Other, subject, text }));
+            assert_eq!(parse_message(&mut BytesMut::from(&bytes[..])).is_ok(), allowed);
+        }
+        check(0, 0, true);
+        check(PATH_BYTES_MAX, TEXT_BYTES_MAX, true);
+        check(PATH_BYTES_MAX + 1, 0, false);
+        check(0, TEXT_BYTES_MAX + 1, false);
     }
 
     #[test]

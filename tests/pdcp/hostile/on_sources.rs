@@ -2,7 +2,7 @@
 
 use super::on_targets::{absurd_beats_and, control, hang_up_after, head};
 use super::peer::{Peer, data, frame};
-use super::scene::{Attack, BLOCK, End, LIE, SOURCE_BYTES, STRIPES, Scene, strange_failure};
+use super::scene::{Attack, BLOCK, End, LIE, SOURCE_BYTES, STRIPES, Scene, novel, strange_failure};
 use pdcp::digest::Signature;
 use pdcp::extent::Run;
 use pdcp::limits::{SIGNATURE_LEN, TAG_LEN};
@@ -52,13 +52,16 @@ pub(super) const ATTACKS: &[Attack] = &[
     fails("'committed' before anything was sent", |p| p.say(&COMMITTED), 12, "may not come now"),
     fails("'committed' before 'received'", committed_early, 12, "may not come now"),
     fails("'received' twice", received_twice, 12, "may not come now"),
-    fails("more done than there is", |p| end_with(p, SOURCE_BYTES as u64 + 1, 0), 12, "count of bytes"),
-    fails("less done than there is", |p| end_with(p, SOURCE_BYTES as u64 - 1, 0), 12, "count of bytes"),
-    fails("more done than can be counted", |p| end_with(p, u64::MAX, u64::MAX), 12, "count of bytes"),
+    fails("more done than there is", |p| end_with(p, SOURCE_BYTES as u64 + 1, 0), 12, "count of what is done"),
+    fails("less done than there is", |p| end_with(p, SOURCE_BYTES as u64 - 1, 0), 12, "count of what is done"),
+    fails("more done than can be counted", |p| end_with(p, u64::MAX, u64::MAX), 12, "count of what is done"),
+    fails("more blocks than there are", |p| end_with_blocks(p, u64::MAX), 12, "count of what is done"),
+    fails("read back what was not to be", end_read_back, 12, "read back"),
     fails("a proof", |p| p.say(&p.proof()), 12, "may not come now"),
     fails("a message of an unknown kind", |p| control(p, &[4, 0, 0, 0, 99, 0, 0, 0]), 12, "cannot be read"),
     fails("a message as long as can be", |p| control(p, &[0xff; 4]), 12, "too long"),
     fails("a failure that wants to steer the terminal", |p| p.say(&strange_failure()), 43, "too long too long"),
+    fails("a failure with more to say than may be", |p| p.say(&novel()), 12, "cannot be read"),
     // --- strange, but no lies ---
     attack("heartbeats with absurd numbers", |p| absurd_beats_and(p, honest), End::Succeeds),
     attack("a stripe again and again", again_and_again, End::Succeeds),
@@ -125,12 +128,25 @@ fn honest(peer: &mut Peer) {
     end_with(peer, SOURCE_BYTES as u64, 0);
 }
 
-/// Fetches all, says 'received', and 'committed' with these counts.
+/// These counts at the end.
 fn end_with(peer: &mut Peer, matched_bytes: u64, changed_bytes: u64) {
+    end(peer, Committed { matched_bytes, changed_bytes, ..Committed::default() });
+}
+
+fn end_with_blocks(peer: &mut Peer, changed_blocks: u64) {
+    end(peer, Committed { changed_bytes: SOURCE_BYTES as u64, changed_blocks, ..Committed::default() });
+}
+
+fn end_read_back(peer: &mut Peer) {
+    end(peer, Committed { matched_bytes: SOURCE_BYTES as u64, read_back: true, ..Committed::default() });
+}
+
+/// Fetches all, says 'received', and this.
+fn end(peer: &mut Peer, committed: Committed) {
     fetch_all(peer);
     peer.say(&Message::Received);
     assert_eq!(peer.hear(), Some(peer.proof()));
-    peer.say(&Message::Committed(Committed { matched_bytes, changed_bytes, ..Committed::default() }));
+    peer.say(&Message::Committed(committed));
 }
 
 fn received_early(peer: &mut Peer) {

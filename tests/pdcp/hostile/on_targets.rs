@@ -1,7 +1,7 @@
 //! What a lying source does to a target, frame by frame and message by message.
 
 use super::peer::{Peer, data, frame};
-use super::scene::{Attack, BLOCK, End, LIE, STRIPES, Scene, strange_failure};
+use super::scene::{Attack, BLOCK, End, LIE, STRIPES, Scene, novel, strange_failure};
 use pdcp::bottleneck::Spent;
 use pdcp::digest::{Digest, Signature};
 use pdcp::extent::Run;
@@ -72,6 +72,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     fails("a message as long as can be", |p| control(p, &[0xff; 4]), 12, "too long"),
     fails("a message one byte too long", |p| control(p, &(MESSAGE_LEN_MAX + 1).to_le_bytes()), 12, "too long"),
     fails("a failure that wants to steer the terminal", |p| p.say(&strange_failure()), 43, "too long too long"),
+    fails("a failure with more to say than may be", |p| p.say(&novel()), 12, "cannot be read"),
     // --- strange, but no lies ---
     attack(
         "heartbeats with absurd numbers",

@@ -82,6 +82,7 @@ impl Welcomed<'_> {
 type Start = (&'static str, fn(&mut Welcomed<'_>));
 
 const NOT_JOINED: &str = "connections that have not joined";
+const UNSORTED: &str = "connections twice, or not in order";
 
 const STARTS: &[Start] = &[
     ("a Begin without connections", |w| {
@@ -96,7 +97,7 @@ const STARTS: &[Start] = &[
     ("a Begin with a connection twice", |w| {
         let _socket = w.join(0);
         w.begin(&[0, 0]);
-        w.is_refused(NOT_JOINED);
+        w.is_refused(UNSORTED);
     }),
     ("a Begin with numbers that there are not", |w| {
         let _socket = w.join(0);
@@ -106,7 +107,12 @@ const STARTS: &[Start] = &[
     ("a Begin with as many numbers as a message holds", |w| {
         let _socket = w.join(0);
         w.begin(&[0; 4000]);
-        w.is_refused(NOT_JOINED);
+        w.is_refused(UNSORTED);
+    }),
+    ("a Begin with connections in another order", |w| {
+        let _sockets = (w.join(0), w.join(1));
+        w.begin(&[1, 0]);
+        w.is_refused(UNSORTED);
     }),
     ("a second Hello", |w| {
         w.say(&Message::Hello(hello(Path::new("/x"), None)));

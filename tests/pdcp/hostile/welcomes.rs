@@ -31,9 +31,15 @@ const WELCOMES: &[Spoil] = &[
     ("a core too many", |welcome| welcome.cores = vec![0; 257], "list of cores"),
     ("a name that nobody gave", |welcome| welcome.taken_name = b"other".to_vec(), "name of the target"),
     ("a name that leads elsewhere", |welcome| welcome.taken_name = b"../../x".to_vec(), "name of the target"),
+    ("a basis longer than files can be", |welcome| welcome.basis_bytes = Some(1 << 63), "length of the basis"),
+    ("a program whose name is a novel", |welcome| welcome.program = "p".repeat(1025), "program's name"),
     ("a source longer than files can be", |welcome| welcome.source.bytes = 1 << 63, "is not allowed"),
     ("a source as long as a number", |welcome| welcome.source.bytes = u64::MAX, "is not allowed"),
 ];
+
+/// The same, of a file that is the server's own.
+const OF_A_PULL: &[Spoil] =
+    &[("a basis at the server", |welcome| welcome.basis_bytes = Some(0), "length of the basis")];
 
 /// The same, of a file that is the client's own.
 const OF_A_PUSH: &[Spoil] = &[
@@ -75,9 +81,12 @@ pub(super) fn check(ran: &Ran, code: i32, says: &str) {
 
 #[test]
 fn a_welcome_that_cannot_be_meant_is_refused() {
-    let of_a_push = OF_A_PUSH.iter().map(|spoil| (true, spoil));
-    let both = WELCOMES.iter().flat_map(|spoil| [(false, spoil), (true, spoil)]);
-    let cases: Vec<(bool, &Spoil)> = both.chain(of_a_push).collect();
+    let of = |push, spoils: &'static [Spoil]| spoils.iter().map(move |spoil| (push, spoil));
+    let cases: Vec<(bool, &Spoil)> =
+        [of(false, WELCOMES), of(true, WELCOMES), of(false, OF_A_PULL), of(true, OF_A_PUSH)]
+            .into_iter()
+            .flatten()
+            .collect();
     let name = |(push, (name, ..)): &(bool, &Spoil)| format!("{name}, push {push}");
     all(&cases, name, |(push, (_, spoil, says))| {
         let ran = lured(*push, |ambush| {
