@@ -38,6 +38,9 @@ pub struct Account(pub u8);
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub struct Errno(pub i32);
 
+/// The highest number of an error that Linux has.
+const ERRNO_MAX: i32 = 133;
+
 /// Those that are known by name outside of the floors that ask the kernel; x86 and ARM number them alike.
 impl Errno {
     /// `EIO`.
@@ -68,7 +71,9 @@ impl fmt::Debug for Errno {
 
 impl From<std::io::Error> for Errno {
     fn from(error: std::io::Error) -> Self {
-        error.raw_os_error().map_or(Self::IO, Self) // a few are made up by std
+        // Libraries wrap what the system has told them, and leave only its kind: EACCES and EPERM are one.
+        let alike = |errno: &i32| std::io::Error::from_raw_os_error(*errno).kind() == error.kind();
+        error.raw_os_error().or_else(|| (1..=ERRNO_MAX).rev().find(alike)).map_or(Self::IO, Self)
     }
 }
 
@@ -251,5 +256,22 @@ pub trait Completions {
     /// The same in milliseconds.
     fn now_ms(&self) -> u64 {
         self.now_ns() / 1_000_000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn what_the_system_has_said_is_found_also_where_a_library_has_wrapped_it() {
+        let missing = std::path::Path::new("/proc/no/such/directory");
+        assert_eq!(Errno::from(std::fs::read(missing).unwrap_err()), Errno(2));
+        assert_eq!(Errno::from(tempfile::NamedTempFile::new_in(missing).unwrap_err()), Errno(2));
+        let wrapped = |kind| Errno::from(io::Error::new(kind, "wrapped"));
+        assert_eq!(wrapped(io::ErrorKind::PermissionDenied), Errno(13));
+        assert_eq!(wrapped(io::ErrorKind::StorageFull), Errno::NO_SPACE);
+        assert_eq!(wrapped(io::ErrorKind::Other), Errno::IO);
     }
 }

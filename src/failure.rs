@@ -106,11 +106,19 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Bytes as a person may see them: invalid UTF-8 becomes U+FFFD, control characters are escaped.
+/// Whether a character steers what shows it, or is not seen there: control characters, what ends a line, what turns the
+/// direction of writing, what has no width. Unicode's categories Cc, Zl and Zp, and of Cf what no script needs in a name.
+pub fn steers(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(character, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Bytes as a person may see them: invalid UTF-8 becomes U+FFFD, characters that steer are escaped.
 pub fn printable(bytes: &[u8]) -> String {
     let mut shown = String::with_capacity(bytes.len());
     for character in String::from_utf8_lossy(bytes).chars() {
-        if character.is_control() {
+        if steers(character) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);
@@ -139,6 +147,9 @@ mod tests {
         check(b"a\nb", "a\\nb");
         check(b"\x1b[2J", "\\u{1b}[2J");
         check(b"\xff", "\u{fffd}");
-        check("gr\u{fc}n".as_bytes(), "gr\u{fc}n");
+        check("gr\u{fc}n, gru\u{308}n, \u{1f44d}".as_bytes(), "gr\u{fc}n, gru\u{308}n, \u{1f44d}");
+        check("a\u{2028}b".as_bytes(), "a\\u{2028}b");
+        check("\u{202e}gpj.exe".as_bytes(), "\\u{202e}gpj.exe");
+        check("\u{feff}a\u{200b}".as_bytes(), "\\u{feff}a\\u{200b}");
     }
 }

@@ -61,6 +61,8 @@ pub const TAG_LEN: usize = 16;
 /// What a stranger may send before TLS says who he is: a ClientHello with a key exchange of today is 1.6 KB, a key and its
 /// proof a quarter of that.
 pub const STRANGER_BYTES_MAX: u64 = 4 << 10;
+/// What is still read of a control connection on which nothing is looked at any more, in all.
+pub const DISCARDED_BYTES_MAX: usize = 256 << 10;
 /// For each word of two neighbours: they share a kernel.
 pub const NEIGHBOUR_MS: u64 = 500;
 /// Bytes of a server's challenge to a connection.

@@ -9,8 +9,8 @@ use super::identity::{HandshakeError, server_name};
 use crate::completion::Errno;
 use crate::failure::{Failure, Kind};
 use crate::limits::{
-    KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES, LOCAL_SEND_BUFFER_BYTES, MESSAGE_LEN_MAX, MESSAGES_MAX,
-    PROOF_LEN, STRANGER_BYTES_MAX, TCP_USER_TIMEOUT_MS,
+    DISCARDED_BYTES_MAX, KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES, LOCAL_SEND_BUFFER_BYTES,
+    MESSAGE_LEN_MAX, MESSAGES_MAX, PROOF_LEN, STRANGER_BYTES_MAX, TCP_USER_TIMEOUT_MS,
 };
 use crate::seal::{EXPORTER_LABEL, SECRET_LEN, Secret};
 use crate::wire::{
@@ -60,6 +60,8 @@ pub(super) enum LinkError {
     Decode(DecodeError),
     /// The two ends do not trust each other, or somebody has changed what was said.
     Tls(HandshakeError),
+    /// The peer has talked on without saying who it is.
+    Verbose,
     /// Nothing came in time.
     Silent,
 }
@@ -69,7 +71,7 @@ impl LinkError {
     pub(super) fn kind(&self) -> Kind {
         match self {
             Self::Closed | Self::Broken(_) => Kind::ConnectionLost,
-            Self::Decode(_) => Kind::Protocol,
+            Self::Decode(_) | Self::Verbose => Kind::Protocol,
             Self::Tls(_) => Kind::Refused,
             Self::Silent => Kind::NoProgress,
         }
@@ -83,6 +85,7 @@ impl std::fmt::Display for LinkError {
             Self::Broken(error) => error.fmt(f),
             Self::Decode(error) => error.fmt(f),
             Self::Tls(error) => error.fmt(f),
+            Self::Verbose => write!(f, "said {STRANGER_BYTES_MAX} bytes, and not who it is"),
             Self::Silent => f.write_str("the other end does not answer"),
         }
     }
@@ -312,11 +315,18 @@ struct Reader {
 impl Reader {
     async fn read(self) {
         let mut raw = BytesMut::new();
-        let mut plain = BytesMut::with_capacity(MESSAGE_LEN_MAX as usize);
-        let mut buffer = vec![0; MESSAGE_LEN_MAX as usize];
+        let mut plain = BytesMut::new();
+        let mut buffer = Vec::new();
         loop {
-            let result;
-            (result, buffer) = self.stream.read(buffer).await;
+            let most = match self.most() {
+                Ok(most) => most,
+                Err(error) => return self.end(error, buffer).await,
+            };
+            if buffer.len() < most {
+                buffer = vec![0; most];
+            }
+            let (result, slice) = self.stream.read(buffer.slice(..most)).await;
+            buffer = slice.into_inner();
             let mut end = match result {
                 Ok(0) => Some(LinkError::Closed),
                 Ok(read) => {
@@ -344,12 +354,30 @@ impl Reader {
                     }
                 }
             }
-            let Some(end) = end else { continue };
-            let goes_on = matches!(end, LinkError::Decode(_) | LinkError::Tls(_));
-            _ = self.inbox.send(Err(end)).await;
-            return if goes_on {
-                discard(&self.stream, buffer).await
-            };
+            if let Some(end) = end {
+                return self.end(end, buffer).await;
+            }
+            if self.tls.borrow().over {
+                return discard(&self.stream, buffer).await;
+            }
+        }
+    }
+
+    /// How much may be read at a time: of who has not said who he is, no more than he may say in all.
+    fn most(&self) -> Result<usize, LinkError> {
+        if !self.tls.borrow().connection.is_handshaking() {
+            return Ok(MESSAGE_LEN_MAX as usize);
+        }
+        let left = STRANGER_BYTES_MAX.saturating_sub(self.bytes.get().received);
+        usize::try_from(left).ok().filter(|left| *left > 0).ok_or(LinkError::Verbose)
+    }
+
+    /// Tells why nothing more comes. What the peer says all the same is read for a while.
+    async fn end(self, why: LinkError, buffer: Vec<u8>) {
+        let goes_on = matches!(why, LinkError::Decode(_) | LinkError::Tls(_) | LinkError::Verbose);
+        _ = self.inbox.send(Err(why)).await;
+        if goes_on {
+            discard(&self.stream, buffer).await;
         }
     }
 
@@ -370,20 +398,20 @@ impl Reader {
         {
             _ = outbox.try_send(output);
         }
-        taken?;
-        let strange = tls.connection.is_handshaking() && self.bytes.get().received > STRANGER_BYTES_MAX;
-        if strange { Err(LinkError::Decode(DecodeError::TooLong { bytes: u32::MAX })) } else { Ok(()) }
+        taken
     }
 }
 
-/// Reads what nobody can understand any more, until the link is closed: bytes left unread would make the kernel reset the
-/// connection, and take our last words from the peer.
+/// Reads what nobody looks at any more, until the link is closed: bytes left unread would make the kernel reset the
+/// connection, and take our last words from the peer. Who pours is reset.
 async fn discard(stream: &tokio_uring::net::TcpStream, mut buffer: Vec<u8>) {
-    loop {
+    let mut left = DISCARDED_BYTES_MAX;
+    while left > 0 {
         let result;
         (result, buffer) = stream.read(buffer).await;
-        if !matches!(result, Ok(read) if read > 0) {
-            return;
+        match result {
+            Ok(read) if read > 0 => left = left.saturating_sub(read),
+            _ => return,
         }
     }
 }
@@ -487,7 +515,7 @@ pub(super) fn before_welcome(error: &LinkError, is_greeted: bool, peer: &[u8]) -
             (Kind::Busy, "the server hung up; it has too many callers, or is being stopped; try again later".into())
         }
         LinkError::Decode(DecodeError::NotPdcp) => (Kind::Protocol, "what answers there is no pdcp server".into()),
-        LinkError::Decode(error) => (Kind::Protocol, error.to_string()),
+        LinkError::Decode(_) | LinkError::Verbose => (Kind::Protocol, error.to_string()),
         LinkError::Tls(error) => (Kind::Refused, error.to_string()),
         LinkError::Closed => (Kind::Unreachable, "the server closed the connection before it said a word".into()),
         LinkError::Broken(error) => (Kind::Unreachable, format!("the connection was lost: {error}")),

@@ -63,6 +63,8 @@ fn a_server_is_not_impressed_by_strangers() {
         greetings::preambles(server);
         greetings::no_tls(server);
         greetings::endless_words(server);
+        greetings::a_long_first_word(server);
+        greetings::pouring(server);
         strangers::clients(server);
         strangers::real_clients(server);
         greetings::hellos(server);

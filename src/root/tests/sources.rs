@@ -43,6 +43,11 @@ fn what_is_no_file_is_no_source() {
     check("fifo", Kind::Source, RootError::NotRegular("a FIFO"));
     check("socket", Kind::Source, RootError::NotRegular("a socket"));
     check("/dev/null", Kind::Source, RootError::NotRegular("a character device"));
+    check(
+        "/proc/version",
+        Kind::Source,
+        RootError::NotRegular("made up by the kernel as it is read, and has no length"),
+    );
     check(&"n".repeat(256), Kind::Usage, RootError::TooLong);
     check("a\0b", Kind::Usage, RootError::BadName);
     assert_eq!(Source::open(Root::Typed, b"").unwrap_err(), RootError::EmptyPath);

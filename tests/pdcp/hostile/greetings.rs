@@ -4,6 +4,8 @@ use super::control::Control;
 use super::peer::{approach, call, dribble, greet, hear_from, joining, knock, rest};
 use super::scene::{all, all_at_once, hello, metadata};
 use super::victim::Server;
+use crate::rig::key_file;
+use pdcp::control::identity::{ClientIdentity, server_name};
 use pdcp::limits::{
     BLOCK_BYTES_MAX, CONNECTIONS_MAX, FILE_BYTES_MAX, MESSAGE_LEN_MAX, PATH_BYTES_MAX, PROOF_LEN, STRANGER_BYTES_MAX,
     WORKERS_MAX,
@@ -13,6 +15,7 @@ use pdcp::wire::{
     Beat, Begin, Hello, JOIN_LEN, Message, Options, PREAMBLE_LEN, Purpose, encode_preamble, frame_message,
 };
 use rustix::event::{PollFd, PollFlags, poll};
+use rustls::ClientConnection;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
@@ -103,6 +106,30 @@ pub(super) fn endless_words(server: &Server) {
     assert!(poll(&mut ready, Some(&timeout)).unwrap() > 0, "it is heard for ever");
     let [first, second] = ready.map(|ready| !ready.revents().is_empty());
     assert_eq!((first, second), (true, false), "it is heard as long as one who says nothing");
+}
+
+/// A ClientHello that is good, and longer than a stranger may be: it is not worth a key exchange.
+pub(super) fn a_long_first_word(server: &Server) {
+    let config = ClientIdentity::load(Some(key_file())).unwrap().client_config("127.0.0.1", server.address.port());
+    let mut config = (*config).clone();
+    config.alpn_protocols.extend((0..600).map(|n| format!("pdcp/{n:03}").into_bytes()));
+    let mut words = encode_preamble(Purpose::Control).to_vec();
+    ClientConnection::new(config.into(), server_name()).unwrap().write_tls(&mut words).unwrap();
+    assert!(words.len() as u64 > STRANGER_BYTES_MAX);
+    let told = answered(server, &words);
+    assert!(told.is_empty() || told.len() == 7 && told[0] == 0x15, "{told:?}");
+}
+
+/// Who has been turned out and talks on is not listened to for long.
+pub(super) fn pouring(server: &Server) {
+    const POURED: usize = 1 << 30;
+    for words in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01\x40\x00\x01\x00\xff\xff"] {
+        let (mut talker, _) = approach(server.address);
+        talker.write_all(&[&encode_preamble(Purpose::Control)[..], words].concat()).unwrap();
+        let pieces = std::iter::repeat_n([0; 1 << 20], POURED >> 20);
+        let taken = pieces.take_while(|piece| talker.write_all(piece).is_ok()).count();
+        assert!(taken < POURED >> 20, "it takes whatever comes");
+    }
 }
 
 /// What is wrong with a Hello, by name.
