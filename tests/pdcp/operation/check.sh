@@ -33,4 +33,16 @@ systemctl stop pdcp.service
 [[ $(grep --count '"type":"session"' /var/log/pdcp/audit.jsonl) == 4 ]]
 ./pdcp localhost:9000:/deep/copy back # the socket has stayed
 cmp shorter back
+
+# Where the service cannot start, its port stays, and who calls waits until what was wrong has been put right.
+systemctl stop pdcp.service
+cp /etc/pdcp/key key
+rm /etc/pdcp/key back
+PDCP_KEY_FILE=key ./pdcp localhost:9000:/deep/copy back &
+caller=$!
+sleep 4
+[[ $(of ActiveState) != active ]]
+cp key /etc/pdcp/key
+wait $caller
+cmp shorter back
 echo 'all well'
