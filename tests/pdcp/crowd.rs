@@ -3,9 +3,11 @@
 //! A tenth of the crowd comes in an ordinary run; `PDCP_CROWD=1000` brings a thousand clients and ten times as many
 //! strangers, and needs as many descriptors.
 
-use crate::rig::{KIB, MIB, Part, Rig, Way, allow_descriptors, assert_equal};
+use crate::rig::{KIB, MIB, Part, Rig, Way, allow_descriptors, assert_equal, key_file};
+use pdcp::control::identity::{ClientIdentity, server_name};
 use pdcp::limits::{STRANGERS_MAX, WORKER_BUFFER_BYTES};
 use pdcp::wire::{Purpose, encode_preamble};
+use rustls::ClientConnection;
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -32,7 +34,8 @@ fn in_a_crowd_everybody_is_served_or_told_that_there_is_no_room() {
     push("alone").wait().ends_with(0);
     let at_rest = descriptors(&rig);
 
-    let strangers: Vec<_> = (0..clients * STRANGERS).map(|number| stranger(&rig, number)).collect();
+    let hello = client_hello();
+    let strangers: Vec<_> = (0..clients * STRANGERS).map(|number| stranger(&rig, number, &hello)).collect();
     push("beside-strangers").wait().ends_with(0);
     let most = at_rest + DESCRIPTORS * (STRANGERS_MAX + 1);
     assert!(descriptors(&rig) <= most, "{} descriptors, {at_rest} at rest", descriptors(&rig));
@@ -68,15 +71,24 @@ fn in_a_crowd_everybody_is_served_or_told_that_there_is_no_room() {
 }
 
 /// Somebody who says nothing, or a little.
-fn stranger(rig: &Rig, number: usize) -> TcpStream {
+fn stranger(rig: &Rig, number: usize, client_hello: &[u8]) -> TcpStream {
     let mut socket = TcpStream::connect(&rig.server.address).unwrap();
-    let greeting = match number % 3 {
+    let greeting = match number % 4 {
         0 => Vec::new(),
         1 => encode_preamble(Purpose::Control).to_vec(),
+        2 => [&encode_preamble(Purpose::Control)[..], client_hello].concat(), // is answered, and says no more
         _ => [&encode_preamble(Purpose::Control)[..], &[22, 3, 1, 1, 0]].concat(), // and the head of a TLS record
     };
     _ = socket.write_all(&greeting); // he may have been turned out already
     socket
+}
+
+/// What TLS says first.
+fn client_hello() -> Vec<u8> {
+    let config = ClientIdentity::load(Some(key_file())).unwrap().client_config("127.0.0.1", 9000);
+    let mut words = Vec::new();
+    ClientConnection::new(config, server_name()).unwrap().write_tls(&mut words).unwrap();
+    words
 }
 
 fn descriptors(rig: &Rig) -> usize {
