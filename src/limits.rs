@@ -237,9 +237,16 @@ pub const DRIBBLE_MS: u64 = 10_000;
 
 /// Messages of one control connection that wait, in each direction. Two a second and a handful at the end are usual.
 pub const MESSAGES_MAX: usize = 64;
-/// Records of a server that wait to be told and written. Sessions wait for room, of callers who are not let in more are
-/// dropped.
-pub const RECORDS_MAX: usize = 1024;
+/// What waits to be told and written by a server. What comes when there are so many is counted instead.
+pub const TOLD_MAX: usize = 1024;
+/// How long a server that stops waits for who reads its last lines.
+pub const TELL_MS: u64 = 1_000;
+/// Lines of callers who were not let in: so many at once ...
+pub const REFUSED_LINES_BURST: u32 = 100;
+/// ... then one in this time. At most 100,000 a day, some 30 MB.
+pub const REFUSED_LINES_MS: u64 = 1_000;
+/// Between two lines that say how many more there were.
+pub const TELL_COUNTS_MS: u64 = 60_000;
 /// Outcomes of one session on their way to control. A worker that finds the queue full holds them and takes no new stripe.
 pub const OUTCOMES_MAX: usize = 1024;
 /// Jobs on their way to one worker.

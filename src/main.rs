@@ -18,7 +18,11 @@ fn run() -> ExitCode {
     let (summary, hint) = match invocation.command {
         Command::Copy(config) => (client::copy(*config, &mut report), ""),
         Command::Benchmark(config) => (benchmark::run(*config, &mut report), ""),
-        Command::Serve(config) => (server::serve(*config, &mut report), ""),
+        Command::Serve(config) => {
+            // A server tells what happens from a thread of its own, and this one tells how it ended.
+            let watch = Box::new(Report::new(invocation.verbosity, invocation.json));
+            (server::serve(*config, watch), "")
+        }
         Command::Check(config) => return say(identity::check(&config), &mut report),
         Command::Keygen { key_file, public } => {
             return say(identity::keygen(key_file.as_deref(), public), &mut report);

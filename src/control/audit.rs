@@ -8,13 +8,13 @@ use super::own::{self, Flaw, OwnError, Rights};
 use super::{Direction, Record};
 use crate::bottleneck::Limit;
 use crate::completion::Errno;
-use crate::failure::{Failure, Kind, raw};
+use crate::failure::{Failure, Kind, raw, steers};
 use rustix::fs::OFlags;
 use serde::Serialize;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Version of the lines. A key may be added without a new one; none changes or goes.
 const SCHEMA: u32 = 1;
@@ -22,7 +22,7 @@ const SCHEMA: u32 = 1;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Audit {
-    file: Arc<File>,
+    file: File,
     /// The last line could not be written, and that has been told.
     failing: bool,
     /// The file may end within a line.
@@ -36,7 +36,7 @@ impl Audit {
     /// Where it is not as a file of our own must be.
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
         let file = own::open(path, Rights::Log, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
-        Ok(Self { file: Arc::new(file), failing: false, torn: false })
+        Ok(Self { file, failing: false, torn: false })
     }
 
     /// Whether it could be opened. Makes nothing.
@@ -50,17 +50,26 @@ impl Audit {
         }
     }
 
-    /// Appends a line, where waiting for a disk holds up no session. What everybody should know, if anything.
-    pub(super) async fn append(&mut self, record: &Record) -> Option<String> {
-        let file = Arc::clone(&self.file);
-        let line = if self.torn { format!("\n{}\n", line(record)) } else { format!("{}\n", line(record)) };
+    /// Appends the line of a record. What everybody should know, if anything.
+    pub(super) fn append(&mut self, record: &Record) -> Option<String> {
+        self.write(&line(record))
+    }
+
+    /// Appends that so many of something have no line. What everybody should know, if anything.
+    pub(super) fn append_count(&mut self, count: u64, what: &'static str) -> Option<String> {
+        let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        let line = Missing { r#type: "missing", schema: SCHEMA, at, count, message: what };
+        self.write(&serde_json::to_string(&line).expect("strings and numbers only"))
+    }
+
+    fn write(&mut self, line: &str) -> Option<String> {
+        let line = if self.torn { format!("\n{line}\n") } else { format!("{line}\n") };
         // In one write, so that lines of several servers do not mix.
-        let write = move || match (&*file).write(line.as_bytes()) {
+        let written = match self.file.write(line.as_bytes()) {
             Ok(written) if written == line.len() => Ok(()),
             Ok(written) => Err((written > 0, io::ErrorKind::StorageFull.into())),
             Err(error) => Err((false, error)),
         };
-        let written = tokio::task::spawn_blocking(write).await.ok()?;
         let failed_before = std::mem::replace(&mut self.failing, written.is_err());
         match written {
             Ok(()) => {
@@ -75,6 +84,16 @@ impl Audit {
             }
         }
     }
+}
+
+/// So many of something have no line.
+#[derive(Serialize)]
+struct Missing {
+    r#type: &'static str,
+    schema: u32,
+    at: String,
+    count: u64,
+    message: &'static str,
 }
 
 #[derive(Serialize)]
@@ -122,13 +141,15 @@ fn line(record: &Record) -> String {
     escape_controls(&serde_json::to_string(&line).expect("strings and numbers only"))
 }
 
-/// JSON allows U+007F to U+009F as they are, and some terminals take orders from them.
+/// JSON allows characters as they are that terminals take orders from, or that end or turn a line.
 fn escape_controls(line: &str) -> String {
     let mut escaped = String::with_capacity(line.len());
     for character in line.chars() {
-        match character.is_control() {
-            true => escaped.push_str(&format!("\\u{:04x}", u32::from(character))),
-            false => escaped.push(character),
+        if steers(character) {
+            let units = &mut [0; 2];
+            character.encode_utf16(units).iter().for_each(|unit| escaped.push_str(&format!("\\u{unit:04x}")));
+        } else {
+            escaped.push(character);
         }
     }
     escaped
@@ -183,29 +204,29 @@ mod tests {
 
     #[test]
     fn a_name_can_neither_break_a_line_nor_steer_a_terminal_and_stays_what_it_was() {
-        for name in ["a\nb", "a\"b\\", "\r\t\0", "\u{7f}", "\u{9b}2J", "gr\u{fc}n"] {
+        for name in ["a\nb", "a\"b\\", "\r\t\0", "\u{7f}", "\u{9b}2J", "gr\u{fc}n", "\u{202e}\u{2028}\u{e0041}"] {
             let request = Request { direction: Direction::Pull, path: name.into(), dry_run: true };
             let line = line(&record(Some(request), Err(Failure::new(Kind::Busy, "busy"))));
-            assert!(!line.contains(char::is_control), "{line}");
+            assert!(!line.contains(steers), "{line}");
             let read: serde_json::Value = serde_json::from_str(&line).unwrap();
             assert_eq!((read["path"].as_str(), &read["path_raw"]), (Some(name), &serde_json::Value::Null));
         }
     }
 
-    #[tokio::test]
-    async fn a_log_that_cannot_be_written_is_told_once_and_its_next_line_is_whole() {
+    #[test]
+    fn a_log_that_cannot_be_written_is_told_once_and_its_next_line_is_whole() {
         let failed = record(None, Err(Failure::new(Kind::Refused, "no")));
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("log");
         let mut audit = Audit::open(&path).unwrap();
-        assert_eq!(audit.append(&failed).await, None);
-        let good = std::mem::replace(&mut audit.file, Arc::new(File::options().write(true).open("/dev/full").unwrap()));
-        let warning = audit.append(&failed).await.unwrap();
+        assert_eq!(audit.append(&failed), None);
+        let good = std::mem::replace(&mut audit.file, File::options().write(true).open("/dev/full").unwrap());
+        let warning = audit.append(&failed).unwrap();
         assert!(warning.contains("lacks lines"), "{warning}");
-        assert_eq!(audit.append(&failed).await, None);
+        assert_eq!(audit.append(&failed), None);
         (audit.file, audit.torn) = (good, true);
-        assert_eq!(audit.append(&failed).await, None);
-        assert_eq!(audit.append(&failed).await, None);
+        assert_eq!(audit.append(&failed), None);
+        assert_eq!(audit.append(&failed), None);
         assert_eq!(
             std::fs::read_to_string(&path).unwrap(),
             [line(&failed), "".into(), line(&failed), line(&failed), "".into()].join("\n")

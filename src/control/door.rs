@@ -31,8 +31,10 @@ impl From<IpAddr> for Origin {
 }
 
 /// The door.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Door {
+    /// Strangers at most.
+    most: usize,
     /// In the order in which they came.
     strangers: RefCell<BTreeMap<u64, (Origin, Rc<Notify>)>>,
     arrivals: Cell<u64>,
@@ -52,10 +54,23 @@ struct Penalty {
 }
 
 impl Door {
+    /// `most` strangers, and no more than [`STRANGERS_MAX`].
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            most: most.clamp(1, STRANGERS_MAX),
+            strangers: RefCell::default(),
+            arrivals: Cell::default(),
+            present: Cell::default(),
+            left: Notify::default(),
+            penalties: RefCell::default(),
+            guests: RefCell::default(),
+        }
+    }
+
     /// Waits until there is room for one more: until those who were asked to go have gone. So descriptors are bounded, and
     /// a burst waits in the kernel's queue.
     pub(super) async fn room(&self) {
-        while self.present.get() > STRANGERS_MAX {
+        while self.present.get() > self.most {
             self.left.notified().await;
         }
     }
@@ -64,7 +79,7 @@ impl Door {
     /// most are makes room.
     pub(super) fn enter(self: &Rc<Self>, origin: Origin, handle: TcpStream) -> Stranger {
         let mut strangers = self.strangers.borrow_mut();
-        if strangers.len() >= STRANGERS_MAX
+        if strangers.len() >= self.most
             && let Some((_, asked)) = oldest_of_most(&strangers).and_then(|oldest| strangers.remove(&oldest))
         {
             asked.notify_one();
@@ -222,7 +237,7 @@ mod tests {
     #[test]
     fn the_oldest_of_the_address_that_holds_most_makes_room() {
         run(async {
-            let door = Rc::new(Door::default());
+            let door = Rc::new(Door::new(STRANGERS_MAX));
             let lonely = somebody(&door, "192.0.2.1");
             let crowd: Vec<_> = (1..STRANGERS_MAX).map(|_| somebody(&door, "192.0.2.2")).collect();
             door.room().await;
@@ -242,7 +257,7 @@ mod tests {
     #[test]
     fn a_failed_proof_costs_its_address_seconds_unless_somebody_of_it_is_in() {
         run(async {
-            let door = Rc::new(Door::default());
+            let door = Rc::new(Door::new(STRANGERS_MAX));
             let (guilty, other) = (origin("2001:db8::1"), origin("2001:db8:0:1::1"));
             assert_eq!(guilty, origin("2001:db8::2"), "one host can have both");
             assert_eq!(origin("::ffff:192.0.2.1"), origin("192.0.2.1"));
@@ -275,7 +290,7 @@ mod tests {
             assert_eq!(delay(failures), Duration::from_millis(PENALTY_MS_MAX));
         }
         run(async {
-            let door = Door::default();
+            let door = Door::new(STRANGERS_MAX);
             for address in 0..u32::try_from(PENALTIES_MAX).unwrap() + 10 {
                 door.blame(Origin::from(IpAddr::from(address.to_be_bytes())));
             }

@@ -24,6 +24,7 @@ mod room;
 mod seats;
 pub mod server;
 mod signals;
+mod teller;
 mod user;
 
 pub use record::{Done, Record, Request};

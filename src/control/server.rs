@@ -10,7 +10,7 @@ use super::crew::{Crew, Plan, random};
 use super::dial::Seated;
 use super::door::{Door, Guest, Origin, Stranger};
 use super::drive::{Session, drive};
-use super::identity::{Grant, ServerIdentity};
+use super::identity::{Fingerprint, Grant, ServerIdentity};
 use super::link::{self, Caller, DataSocket, Link, LinkError, identify, random_bytes};
 use super::listen::Listeners;
 use super::neighbour::Rendezvous;
@@ -18,12 +18,13 @@ use super::notify::{self, Count};
 use super::room::{Place, Room};
 use super::seats::{NoSeat, Seats};
 use super::signals::Signals;
+use super::teller::Teller;
 use super::user::become_user;
 use super::{Done, Names, Progress, Record, Request, ServeConfig, Summary, Watch, files};
-use crate::completion::DirectPolicy;
+use crate::completion::{DirectPolicy, Errno};
 use crate::failure::{Failure, Kind};
 use crate::limits::{
-    ACCEPT_PAUSE_MS, BEGIN_MS, GOODBYE_MS, GRACE_MS, HELLO_MS, NEIGHBOUR_MS, RECORDS_MAX, WORKER_BUFFER_BYTES,
+    ACCEPT_PAUSE_MS, BEGIN_MS, GOODBYE_MS, GRACE_MS, HELLO_MS, NEIGHBOUR_MS, STRANGERS_MAX, WORKER_BUFFER_BYTES,
 };
 use crate::ring::Ring;
 use crate::root::{Root, Source, Target, TargetRequest, raise_wall};
@@ -34,16 +35,20 @@ use crate::wire::{Hello, Join, Message, Welcome};
 use crate::worker::inbox::{Joined, Mailbox};
 use rustls::ServerConfig;
 use std::cell::RefCell;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, mpsc, watch as told};
+use tokio::sync::{Notify, watch as told};
+
+/// Descriptors that a stranger costs at most: the socket, a handle to end it by, one of TLS's own.
+const DESCRIPTORS_PER_STRANGER: usize = 3;
 
 /// Serves until it is asked to stop. What went wrong is in the summary; being asked to stop is not wrong.
-pub fn serve(config: ServeConfig, watch: &mut dyn Watch) -> Summary {
+pub fn serve(config: ServeConfig, watch: Box<dyn Watch + Send>) -> Summary {
     let began = Instant::now();
     let failure = link::run(listen_and_serve(config, watch)).and_then(|result| result).err();
     Summary {
@@ -53,34 +58,41 @@ pub fn serve(config: ServeConfig, watch: &mut dyn Watch) -> Summary {
     }
 }
 
-async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<(), Failure> {
+async fn listen_and_serve(config: ServeConfig, watch: Box<dyn Watch + Send>) -> Result<(), Failure> {
     let plan = Plan::new(&config.workers)?;
-    allow_descriptors();
+    let strangers = strangers_max(allow_descriptors());
     let identity = ServerIdentity::load(config.key_file.as_deref())?;
     // All that needs rights which are given up below, or is outside of what is served.
     let listeners = Listeners::open(&config.listen)?;
-    let mut audit = config.audit_log.as_deref().map(Audit::open).transpose()?;
+    let audit = config.audit_log.as_deref().map(Audit::open).transpose()?;
     let root = config.served.open()?;
     if let Some(user) = &config.run_as {
         become_user(user)?;
     }
     let wall = raise_wall(&root, config.access.read_only);
     let crew = Crew::start(&plan, plan.count)?;
-    watch.warn(&config.access.start_line(&config.served, config.run_as.as_deref()));
-    second_walls(&root, wall, plan.restricted).iter().for_each(|line| watch.detail(line));
+    let teller = Teller::start(watch, audit);
+    teller.warn(config.access.start_line(&config.served, config.run_as.as_deref()));
+    second_walls(&root, wall, plan.restricted).into_iter().for_each(|line| teller.detail(line));
     let mib = (u64::from(plan.count) * WORKER_BUFFER_BYTES as u64) >> 20;
-    watch.detail(&format!("workers: {}, on cores {:?}; buffers: {mib} MiB, fixed", plan.count, crew.cores()));
+    teller.detail(format!("workers: {}, on cores {:?}; buffers: {mib} MiB, fixed", plan.count, crew.cores()));
     if let Some(path) = identity.made() {
-        watch
-            .warn(&format!("made a key: {}; copy it to the same place on hosts that are to be let in", path.display()));
+        let path = path.display();
+        teller.warn(format!("made a key: {path}; copy it to the same place on hosts that are to be let in"));
     }
     if config.plaintext {
-        watch.warn("warning: what clients with --plaintext send and get can be read and changed on the way");
+        teller.warn("warning: what clients with --plaintext send and get can be read and changed on the way");
     }
-    identity.doors().iter().for_each(|line| watch.detail(line));
-    identity.shut(&root).iter().for_each(|failure| watch.warn(&format!("warning: {failure}")));
+    identity.doors().into_iter().for_each(|line| teller.detail(line));
+    identity.shut(&root).iter().for_each(|failure| teller.warn(format!("warning: {failure}")));
+    if strangers < STRANGERS_MAX {
+        teller.warn(format!(
+            "warning: so few files may be open that {strangers} callers at most can be met at a time, not {STRANGERS_MAX}; \
+             raise 'ulimit -n' or LimitNOFILE= to {}",
+            STRANGERS_MAX * DESCRIPTORS_PER_STRANGER
+        ));
+    }
     let (stop, stopped) = told::channel(None);
-    let (log, mut records) = mpsc::channel(RECORDS_MAX);
     let server = Rc::new(Server {
         root,
         access: config.access,
@@ -93,57 +105,61 @@ async fn listen_and_serve(config: ServeConfig, watch: &mut dyn Watch) -> Result<
         cores: crew.cores().to_vec(),
         seats: RefCell::default(),
         arrived: Notify::new(),
-        door: Rc::default(),
+        door: Rc::new(Door::new(strangers)),
         room: Rc::new(Room::new(crew.mailboxes().len())),
         count: told::Sender::default(),
         stopped,
-        log,
+        teller,
     });
     let mut signals = Signals::new().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
-    listeners.addresses().into_iter().for_each(|address| watch.listening(address));
+    listeners.addresses().into_iter().for_each(|address| server.teller.listening(address));
     if let Err(error) = notify::ready() {
-        watch.warn(&format!("warning: systemd cannot be told that this server is ready: {error}"));
+        server.teller.warn(format!("warning: systemd cannot be told that this server is ready: {error}"));
     }
     link::spawn(notify::keep_told(server.count.subscribe()));
-    loop {
+    let mut accepts = true;
+    let number = loop {
         tokio::select! {
-            accepted = async { server.door.room().await; listeners.accept().await } => match accepted {
-                Ok((socket, peer)) => server.greet(socket, peer),
-                // Out of descriptors, most likely: sessions that end give some back.
-                Err(error) => {
-                    watch.warn(&format!("cannot accept a connection: {error}"));
+            accepted = async { server.door.room().await; listeners.accept().await } => {
+                let greeted = accepted.and_then(|(socket, peer)| server.greet(socket, peer));
+                if let Err(error) = greeted {
+                    if accepts {
+                        let error = Errno::from(error);
+                        server.teller.warn(format!("cannot accept connections: {error}; may more files be open (ulimit -n)?"));
+                    }
+                    accepts = false;
+                    // Sessions that end, and strangers who are turned out, give descriptors back.
                     tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+                } else {
+                    accepts = true;
                 }
             },
-            Some(record) = records.recv() => tell(&record, watch, audit.as_mut()).await,
-            number = signals.next() => {
-                drop(listeners);
-                notify::stopping();
-                server.finish(number, &stop, &mut signals).await;
-                while let Ok(record) = records.try_recv() {
-                    tell(&record, watch, audit.as_mut()).await;
-                }
-                return Ok(());
-            }
+            number = signals.next() => break number,
         }
+    };
+    drop(listeners);
+    notify::stopping();
+    let all_gone = server.finish(number, &stop, &mut signals).await;
+    server.teller.end();
+    if !all_gone {
+        std::process::exit(0); // something hangs in the kernel, a disk for example: there is no waiting for that
     }
+    Ok(())
 }
 
 /// As many descriptors as the system lets us have: shells give their children few, for programs that cannot count beyond.
-fn allow_descriptors() {
+/// How many that is; `None`: no bound.
+fn allow_descriptors() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }); // refused: fewer are accepted at a time
+    getrlimit(Resource::Nofile).current
 }
 
-/// Tells people and the audit log of one caller.
-async fn tell(record: &Record, watch: &mut dyn Watch, audit: Option<&mut Audit>) {
-    watch.session(record);
-    if let Some(audit) = audit
-        && let Some(warning) = audit.append(record).await
-    {
-        watch.warn(&warning);
-    }
+/// How many strangers there may be, with so many descriptors, a quarter of which is left to others.
+fn strangers_max(descriptors: Option<u64>) -> usize {
+    let descriptors = descriptors.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+    (descriptors / 4 * 3 / DESCRIPTORS_PER_STRANGER).clamp(1, STRANGERS_MAX)
 }
 
 /// What all sessions share.
@@ -166,7 +182,7 @@ struct Server {
     room: Rc<Room>,
     count: told::Sender<Count>,
     stopped: told::Receiver<Stop>,
-    log: mpsc::Sender<Record>,
+    teller: Teller,
 }
 
 /// One session that runs, until this is dropped: also if its task panics.
@@ -185,6 +201,37 @@ impl Drop for Running<'_> {
     }
 }
 
+/// One session's record, told also if its task panics.
+struct Ending<'a> {
+    server: &'a Server,
+    peer: SocketAddr,
+    began: Instant,
+    key: Option<Fingerprint>,
+    request: Request,
+    is_told: bool,
+}
+
+impl Ending<'_> {
+    fn tell(mut self, result: Result<Done, Failure>) {
+        self.tell_once(result);
+    }
+
+    fn tell_once(&mut self, result: Result<Done, Failure>) {
+        let (key, request) = (self.key, Some(self.request.clone()));
+        self.server.teller.session(Record { key, request, ..Record::new(self.peer, self.began, result) });
+        self.is_told = true;
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if !self.is_told && std::thread::panicking() {
+            let text = "an internal error ended the session; please report it";
+            self.tell_once(Err(Failure::new(Kind::Other, text)));
+        }
+    }
+}
+
 /// A session's files, opened.
 #[derive(Debug, Default)]
 struct Opened {
@@ -194,9 +241,9 @@ struct Opened {
 
 impl Server {
     /// Finds out who calls, within a time, and serves them.
-    fn greet(self: &Rc<Self>, socket: tokio::net::TcpStream, peer: SocketAddr) {
-        let Ok(socket) = socket.into_std() else { return };
-        let Ok(handle) = socket.try_clone() else { return };
+    fn greet(self: &Rc<Self>, socket: tokio::net::TcpStream, peer: SocketAddr) -> io::Result<()> {
+        let socket = socket.into_std()?;
+        let handle = socket.try_clone()?;
         let stranger = self.door.enter(Origin::from(peer.ip()), handle);
         let server = Rc::clone(self);
         link::spawn(async move {
@@ -209,24 +256,26 @@ impl Server {
                 None => {}
             }
         });
+        Ok(())
     }
 
     /// Asked to stop: lets sessions finish within a grace time, then ends them. A second signal ends the program at once.
-    async fn finish(&self, number: i32, stop: &told::Sender<Stop>, signals: &mut Signals) {
+    /// Whether all have ended.
+    async fn finish(&self, number: i32, stop: &told::Sender<Stop>, signals: &mut Signals) -> bool {
         let mut count = self.count.subscribe();
         let gone = count.wait_for(|count| count.running == 0);
         tokio::pin!(gone);
         let grace = tokio::time::sleep(Duration::from_millis(GRACE_MS));
         tokio::select! {
-            _ = &mut gone => return,
+            _ = &mut gone => return true,
             () = grace => {}
             second = signals.next() => std::process::exit(128 + second),
         }
         let failure = Failure::new(Kind::Interrupted, "the server is stopping; try again when it is back");
         _ = stop.send(Some((failure, number)));
         tokio::select! {
-            _ = &mut gone => {}
-            () = tokio::time::sleep(Duration::from_millis(2 * GOODBYE_MS)) => {}
+            _ = &mut gone => true,
+            () = tokio::time::sleep(Duration::from_millis(2 * GOODBYE_MS)) => false,
             second = signals.next() => std::process::exit(128 + second),
         }
     }
@@ -262,6 +311,7 @@ impl Server {
         if let Ok(Message::Hello(hello)) = said {
             let grant = link.about_peer(|tls| self.identity.grant(tls, peer.ip().to_canonical()));
             let key = grant.as_ref().ok().map(|grant| grant.fingerprint);
+            let ending = Ending { server: self, peer, began, key, request: Request::from(&hello), is_told: false };
             let result = match grant {
                 Ok(grant) => match self.let_in(&hello, &name, &grant, origin) {
                     Ok(inside) => {
@@ -276,8 +326,7 @@ impl Server {
                 link.send(&Message::Failed(failure.clone().into()));
             }
             self.count.send_modify(|count| count.ended += 1);
-            let record = Record { key, request: Some(Request::from(&hello)), ..Record::new(peer, began, result) };
-            _ = self.log.send(record).await;
+            ending.tell(result);
         } else {
             if matches!(&said, Err(LinkError::Tls(error)) if error.is_failed_proof()) {
                 self.door.blame(origin);
@@ -307,9 +356,9 @@ impl Server {
         Ok((guest, self.room.take(wanted, random()).ok_or_else(full)?))
     }
 
-    /// Somebody was not let in. Of those who come by the thousand some may go unrecorded, rather than hold up anybody.
+    /// Somebody was not let in.
     fn refused(&self, peer: SocketAddr, began: Instant, failure: Failure) {
-        _ = self.log.try_send(Record::new(peer, began, Err(failure)));
+        self.teller.refused(Record::new(peer, began, Err(failure)));
     }
 
     /// What it came to.

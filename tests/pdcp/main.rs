@@ -23,4 +23,5 @@ mod sealed;
 mod security;
 mod spec;
 mod stopping;
+mod telling;
 mod tidy;
