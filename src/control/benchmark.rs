@@ -9,7 +9,7 @@ use super::client::{self, Stop, blocking, told_to_stop};
 use super::{Aftermath, CopyConfig, Place, Summary, Watch, files, link};
 use crate::failure::{Failure, Kind, printable};
 use crate::limits::GOODBYE_MS;
-use crate::root::{Inode, Mutated, Root, RootError, Share, Source, Target, TargetRequest, last_name};
+use crate::root::{Inode, Mutated, NOTHING_WITHHELD, Root, RootError, Share, Source, Target, TargetRequest, last_name};
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -93,7 +93,8 @@ impl Benchmark {
         let source = match &self.config.copy.source {
             Place::Local(path) => {
                 let path = path.as_os_str().as_bytes();
-                let source = Source::open(Root::Typed, path).map_err(|error| error.of_source(path))?;
+                let source =
+                    Source::open(Root::Typed, path, &NOTHING_WITHHELD).map_err(|error| error.of_source(path))?;
                 Some(source.facts().inode)
             }
             Place::Remote(_) => None,
@@ -260,7 +261,16 @@ fn open(config: &CopyConfig, source: Option<Inode>, dry_run: bool) -> Result<Tar
     let source_name = last_name(source_path).unwrap_or_default();
     let inplace = config.inplace;
     // Mutations always reach the disk, lest the copy pays for them.
-    let request = TargetRequest { root: Root::Typed, path, source_name, source, dry_run, inplace, fsync: true };
+    let request = TargetRequest {
+        root: Root::Typed,
+        path,
+        source_name,
+        source,
+        withheld: &NOTHING_WITHHELD,
+        dry_run,
+        inplace,
+        fsync: true,
+    };
     Target::open(&request).map_err(|error| error.of_target(path))
 }
 

@@ -10,7 +10,7 @@ use super::{CopyConfig, Direction, Names, Place, Progress, Remote, Summary, Watc
 use crate::entry::Metadata;
 use crate::failure::{Failure, Kind};
 use crate::limits::{GOODBYE_MS, REDIAL_PAUSES_MS, WELCOME_MS, WORKER_BUFFER_BYTES};
-use crate::root::{Root, Source, Target, TargetRequest, last_name};
+use crate::root::{NOTHING_WITHHELD, Root, Source, Target, TargetRequest, last_name};
 use crate::seal::{Cipher, Side, has_aes};
 use crate::session::handshake::{Agreed, agree};
 use crate::session::{PROGRAM, Terms};
@@ -147,8 +147,16 @@ impl Copy {
         let source = source.map(|source| source.facts().inode);
         let (dry_run, inplace, fsync) = (self.config.dry_run, self.config.inplace, self.config.fsync);
         let opened = files::open_target(move || {
-            let request =
-                TargetRequest { root: Root::Typed, path: &path, source_name: &name, source, dry_run, inplace, fsync };
+            let request = TargetRequest {
+                root: Root::Typed,
+                path: &path,
+                source_name: &name,
+                source,
+                withheld: &NOTHING_WITHHELD,
+                dry_run,
+                inplace,
+                fsync,
+            };
             Target::open(&request).map_err(|error| error.of_target(&path))
         });
         let opened = opened.await?;
@@ -467,7 +475,9 @@ pub(super) async fn told_to_stop(stop: &mut told::Receiver<Stop>) -> Failure {
 async fn open_source(path: &[u8]) -> Result<Source, Failure> {
     let subject = path.to_vec();
     let path = subject.clone();
-    blocking(move || Source::open(Root::Typed, &path)).await.map_err(|error| error.of_source(&subject))
+    blocking(move || Source::open(Root::Typed, &path, &NOTHING_WITHHELD))
+        .await
+        .map_err(|error| error.of_source(&subject))
 }
 
 pub(super) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {

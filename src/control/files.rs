@@ -73,7 +73,7 @@ fn choose(file: &OwnedFd, bytes: u64, source_bytes: u64, direct: DirectPolicy) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::root::{Root, TargetRequest};
+    use crate::root::{NOTHING_WITHHELD, Root, TargetRequest};
     use std::os::unix::ffi::OsStrExt;
     use tokio::sync::mpsc;
     use tokio::task::{LocalSet, spawn_local};
@@ -112,6 +112,7 @@ mod tests {
             path,
             source_name: b"",
             source: None,
+            withheld: &NOTHING_WITHHELD,
             dry_run: false,
             inplace: false,
             fsync: false,

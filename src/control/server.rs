@@ -27,7 +27,7 @@ use crate::limits::{
     ACCEPT_PAUSE_MS, BEGIN_MS, GOODBYE_MS, GRACE_MS, HELLO_MS, NEIGHBOUR_MS, STRANGERS_MAX, WORKER_BUFFER_BYTES,
 };
 use crate::ring::Ring;
-use crate::root::{Root, Source, Target, TargetRequest, raise_wall};
+use crate::root::{Root, Source, Target, TargetRequest, Withheld, raise_wall};
 use crate::seal::{Side, has_aes};
 use crate::session::ProtocolError;
 use crate::session::handshake::{Offer, agree, check_hello, wanted_connections, welcome};
@@ -64,6 +64,7 @@ async fn listen_and_serve(config: ServeConfig, watch: Box<dyn Watch + Send>) -> 
     let identity = ServerIdentity::load(config.key_file.as_deref())?;
     // All that needs rights which are given up below, or is outside of what is served.
     let listeners = Listeners::open(&config.listen)?;
+    let withheld = Withheld::new(identity.files().into_iter().chain(config.audit_log.clone()).collect());
     let audit = config.audit_log.as_deref().map(Audit::open).transpose()?;
     let root = config.served.open()?;
     if let Some(user) = &config.run_as {
@@ -103,6 +104,7 @@ async fn listen_and_serve(config: ServeConfig, watch: Box<dyn Watch + Send>) -> 
         connections_max: config.connections_max,
         mailboxes: crew.mailboxes().to_vec(),
         cores: crew.cores().to_vec(),
+        withheld,
         seats: RefCell::default(),
         arrived: Notify::new(),
         door: Rc::new(Door::new(strangers)),
@@ -175,6 +177,7 @@ struct Server {
     mailboxes: Vec<Mailbox<Ring>>,
     cores: Vec<u32>,
     /// Of sessions that were welcomed.
+    withheld: Withheld,
     seats: RefCell<Seats<Seated>>,
     /// Some seat was settled.
     arrived: Notify,
@@ -370,7 +373,8 @@ impl Server {
         grant: &Grant,
         (_guest, mut place): (Guest, Place),
     ) -> Result<Done, Failure> {
-        let mut opened = open(hello, self.root.clone(), self.access.narrowed_by(&grant.access())).await?;
+        let mut opened =
+            open(hello, self.root.clone(), self.access.narrowed_by(&grant.access()), self.withheld.clone()).await?;
         let welcome = self.welcome(hello, &opened, &place);
         place.settle(welcome.connections);
         let session = welcome.session;
@@ -501,11 +505,11 @@ impl Server {
 }
 
 /// Opens what the client names, its source or its target, if it may.
-async fn open(hello: &Hello, served: Root, access: Access) -> Result<Opened, Failure> {
+async fn open(hello: &Hello, served: Root, access: Access, withheld: Withheld) -> Result<Opened, Failure> {
     let wanted = hello.clone();
     if wanted.source.is_none() {
         let source = blocking(move || {
-            let source = access.root(&served).and_then(|root| Source::open(root, &wanted.path));
+            let source = access.root(&served).and_then(|root| Source::open(root, &wanted.path, &withheld));
             source.map_err(|error| error.of_source(&wanted.path))
         });
         return Ok(Opened { source: Some(source.await?), target: None });
@@ -517,6 +521,7 @@ async fn open(hello: &Hello, served: Root, access: Access) -> Result<Opened, Fai
             path: &wanted.path,
             source_name: &wanted.source_name,
             source: None,
+            withheld: &withheld,
             dry_run: wanted.options.dry_run,
             inplace: wanted.options.inplace,
             fsync: wanted.options.fsync,

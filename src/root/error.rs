@@ -19,6 +19,8 @@ pub enum RootError {
     Missing,
     /// Leads out of the directory that is served.
     Outside,
+    /// A key, a list or a log of the server's own.
+    Withheld,
     /// Its first name is none of those that are served.
     NotServed,
     /// Something on the way is no directory, or the path of a file ends in `/`.
@@ -88,7 +90,7 @@ impl RootError {
     pub fn source_kind(&self) -> Kind {
         match self {
             Self::EmptyPath | Self::BadName | Self::TooLong | Self::IsDirectory | Self::SameFile => Kind::Usage,
-            Self::Outside | Self::NotServed => Kind::Refused,
+            Self::Outside | Self::Withheld | Self::NotServed => Kind::Refused,
             _ => Kind::Source,
         }
     }
@@ -98,6 +100,7 @@ impl RootError {
         match self {
             Self::EmptyPath | Self::BadName | Self::TooLong | Self::IsDirectory | Self::SameFile => Kind::Usage,
             Self::Outside
+            | Self::Withheld
             | Self::NotServed
             | Self::NotRegular(_)
             | Self::BlockDeviceTarget
@@ -119,6 +122,7 @@ impl fmt::Display for RootError {
             Self::TooLong => "the path is too long: a name has at most 255 bytes, a path 4095",
             Self::Missing => "no such file or directory",
             Self::Outside => "leads out of the directory that is served; links in it must be relative, and stay in it",
+            Self::Withheld => "is a key, a list of keys or the log of the server itself, which it never serves",
             Self::NotServed => "the first name of a path must be one of those that are served here",
             Self::NotDirectory => "a part of the path is a file where a directory is needed",
             Self::IsDirectory => "is a directory; name a file in it",

@@ -57,6 +57,11 @@ impl Facts {
         }
     }
 
+    /// About what this name leads to.
+    pub(super) fn behind(directory: impl AsFd, name: &[u8]) -> Result<Self, Errno> {
+        Self::read(directory, name, AtFlags::empty())
+    }
+
     /// About what is held by name only (`O_PATH`). How long a block device is, is not known then.
     pub(super) fn of_name(held: impl AsFd) -> Result<Self, Errno> {
         Self::read(held, b"", AtFlags::EMPTY_PATH)

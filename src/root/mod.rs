@@ -21,6 +21,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod wall;
+mod withheld;
 
 pub use commit::{Committed, Left};
 pub use error::RootError;
@@ -31,6 +32,7 @@ pub use place::last_name;
 pub use source::Source;
 pub use target::{Target, TargetRequest};
 pub use wall::{Wall, raise_wall};
+pub use withheld::{NOTHING_WITHHELD, Withheld};
 
 use jail::Cell;
 use rustix::fs::{CWD, Mode, OFlags, openat};

@@ -1,7 +1,7 @@
 //! A source: opened once, looked at before it is read and after.
 
 use super::place::check_path;
-use super::{Facts, Root, RootError, clear_nonblocking};
+use super::{Facts, Root, RootError, Withheld, clear_nonblocking};
 use rustix::fs::OFlags;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens it, symbolic links followed.
-    pub fn open(root: Root, path: &[u8]) -> Result<Self, RootError> {
+    /// Opens it, symbolic links followed, unless it is one of those.
+    pub fn open(root: Root, path: &[u8], withheld: &Withheld) -> Result<Self, RootError> {
         check_path(path)?;
         let (start, path) = root.start(path)?;
         // Looked at before it is opened: opening alone rewinds a tape, and wakes whoever waits at the other end of a FIFO.
@@ -23,6 +23,9 @@ impl Source {
         let file = start.open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         let facts = Facts::of(&file)?;
         facts.admit_source()?;
+        if withheld.has(facts.inode) {
+            return Err(RootError::Withheld);
+        }
         if facts.bytes == 0 && !facts.device_node && is_made_up(&file)? {
             return Err(RootError::NotRegular("made up by the kernel as it is read, and has no length"));
         }

@@ -6,7 +6,7 @@
 
 use super::commit::Work;
 use super::place::{Parents, Place, Resolved};
-use super::{Facts, Inode, Root, RootError, clear_nonblocking};
+use super::{Facts, Inode, Root, RootError, Withheld, clear_nonblocking};
 use crate::completion::Errno as AnyErrno;
 use crate::limits::PATH_BYTES_MAX;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, fchmod, flock, openat, unlinkat};
@@ -29,6 +29,8 @@ pub struct TargetRequest<'a> {
     pub source_name: &'a [u8],
     /// The source, where it is on this host.
     pub source: Option<Inode>,
+    /// What it must not be.
+    pub withheld: &'a Withheld,
     /// Only look: nothing is made, locked or changed.
     pub dry_run: bool,
     /// A file with several names may be updated.
@@ -67,6 +69,9 @@ impl Target {
         let Some(place) = place else {
             return Ok(Some(Self { path, file: None, new: true, basis: None, work: None }));
         };
+        if place.found.is_some_and(|found| request.withheld.has(found.inode)) || request.withheld.has_place(&place) {
+            return Err(RootError::Withheld);
+        }
         let temporary = temporary_name(&place.name);
         let new = place.found.is_none();
         let opened =

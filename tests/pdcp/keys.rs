@@ -135,3 +135,62 @@ fn a_directory_that_cannot_be_served_is_told_by_the_check_and_at_the_start() {
     check(Some(&path("missing")), "/", Some("missing: cannot be served: no such file or directory"));
     check(Some(&path("served/file")), "/", Some("cannot be served"));
 }
+
+/// Trigger: a guest who may read, or one whose root has the server's directory of keys in it. Damage: he had the server's key,
+/// and with it all that its owner may do. Cure: what is the server's own is nobody's source or target.
+#[test]
+fn a_server_serves_neither_its_keys_nor_its_lists_nor_its_log() {
+    let home = TempDir::new().unwrap();
+    let path = |name: &str| home.path().join(name);
+    create_dir(path("own")).unwrap();
+    assert_eq!(run_at(home.path(), &[("PDCP_KEY_FILE", &path("own/key"))], &["--keygen"]).code, 0);
+    let key = std::fs::read(path("own/key")).unwrap();
+    std::fs::copy(path("own/key"), path("key")).unwrap(); // the client's
+    std::fs::hard_link(path("own/key"), path("twin")).unwrap();
+    symlink("own/key", path("link")).unwrap();
+    write(path("own/other"), "other").unwrap();
+    write(path("mine"), "mine").unwrap();
+    let (whole, log) = (home.path().to_str().unwrap(), path("log"));
+    for root in [&[][..], &["--root", whole]] {
+        let mut command = pdcp(&["--serve", "127.0.0.1:0", "-c", "1", "--audit-log", log.to_str().unwrap()]);
+        command.args(root).env("PDCP_KEY_FILE", path("own/key"));
+        let server = Server::of(command);
+        let remote = |name: &str| {
+            let below = if root.is_empty() { path(name).to_str().unwrap().to_owned() } else { name.to_owned() };
+            format!("127.0.0.1:{}:{below}", server.port)
+        };
+        let copy = |source: &str, target: &str, want: i32| {
+            let mut command = pdcp(&["-c", "1", source, target]);
+            command.env("PDCP_KEY_FILE", path("key"));
+            let run = Process::start(command).wait();
+            assert_eq!(run.code, want, "{run}");
+            if want == 5 {
+                run.tells("which it never serves");
+            }
+        };
+        let (mine, back) = (path("mine"), path("back"));
+        let (mine, back) = (mine.to_str().unwrap(), back.to_str().unwrap());
+        for name in ["own/key", "twin", "link", "log"] {
+            copy(&remote(name), back, 5);
+            copy(mine, &remote(name), 5);
+        }
+        for name in ["own/authorized_keys", "own/known_servers"] {
+            copy(mine, &remote(name), 5);
+            assert!(!path(name).exists(), "{name}");
+        }
+        copy(&remote("own/other"), back, 0);
+        copy(mine, &remote("own/other"), 0);
+        // Exchanged while it runs: what has the name now is one of them, too.
+        std::fs::rename(path("own/key"), path("own/old")).unwrap();
+        write(path("own/key"), "new").unwrap();
+        copy(&remote("own/key"), back, 5);
+        copy(&remote("own/old"), back, 5);
+        std::fs::rename(path("own/old"), path("own/key")).unwrap();
+        server.process.signal(Signal::TERM);
+        server.process.wait();
+        assert_eq!(std::fs::read(path("own/key")).unwrap(), key);
+        assert!(std::fs::read_to_string(&log).unwrap().lines().count() > 10);
+        std::fs::remove_file(&log).unwrap();
+        std::fs::remove_file(back).unwrap();
+    }
+}

@@ -88,6 +88,11 @@ impl ServerIdentity {
         self.made.then(|| self.place.path())
     }
 
+    /// The key file, and the lists that may be beside it.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        vec![self.place.path().to_owned(), self.place.beside(AUTHORIZED_KEYS), self.place.beside(KNOWN_SERVERS)]
+    }
+
     /// What a control connection is answered with. Lets in who has one of our keys, or one of `authorized_keys`.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         let own = self.keys.public.iter().map(|key| key.client);

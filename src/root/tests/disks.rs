@@ -82,7 +82,7 @@ fn a_block_device_is_a_source_of_its_size() {
         _ => return skipped("a block device as source: needs root and losetup"),
     };
     let device = device.trim_end();
-    let source = Source::open(Root::Typed, device.as_bytes());
+    let source = Source::open(Root::Typed, device.as_bytes(), &NOTHING_WITHHELD);
     let target = open(&request(device.as_bytes()));
     let unchanged = source.as_ref().map(|source| {
         // Its times move with whoever writes to the node, or do not; they mean nothing.

@@ -219,7 +219,7 @@ fn a_million_paths_lead_where_the_model_says_and_never_out() {
 }
 
 fn assert_source(root: &Root, path: &str, want: Result<u64, Errno>, about: &str) {
-    match Source::open(root.clone(), path.as_bytes()) {
+    match Source::open(root.clone(), path.as_bytes(), &NOTHING_WITHHELD) {
         Ok(source) => assert_eq!(Ok(source.facts().inode.number), want, "{about}"),
         Err(RootError::IsDirectory) => assert!(want.is_ok(), "{about}"),
         Err(error) => assert_eq!(want.map_err(RootError::from), Err(error), "{about}"),

@@ -49,7 +49,7 @@ fn what_stays_inside_is_found_and_what_leads_out_is_refused() {
     let check = |path: &str, want: Result<&str, RootError>| {
         for way in WAYS {
             let root = jail(&scratch.path("jail"), way);
-            let source = Source::open(root.clone(), path.as_bytes());
+            let source = Source::open(root.clone(), path.as_bytes(), &NOTHING_WITHHELD);
             let read = source.map(|source| {
                 let mut content = String::new();
                 fs::File::from(source.file().try_clone().unwrap()).read_to_string(&mut content).unwrap();
@@ -233,9 +233,9 @@ fn the_directory_that_is_served_may_itself_be_behind_links() {
     symlink(scratch.path("jail"), scratch.path("link")).unwrap();
     symlink("link/dir", scratch.path("second")).unwrap();
     for way in WAYS {
-        Source::open(jail(&scratch.path("link"), way), b"to-file").unwrap();
-        Source::open(jail(&scratch.path("second"), way), b"file").unwrap();
-        let up = Source::open(jail(&scratch.path("second"), way), b"up").unwrap_err();
+        Source::open(jail(&scratch.path("link"), way), b"to-file", &NOTHING_WITHHELD).unwrap();
+        Source::open(jail(&scratch.path("second"), way), b"file", &NOTHING_WITHHELD).unwrap();
+        let up = Source::open(jail(&scratch.path("second"), way), b"up", &NOTHING_WITHHELD).unwrap_err();
         assert_eq!(up, RootError::Outside, "what is inside one jail is outside a smaller one");
     }
 }
@@ -249,7 +249,8 @@ fn several_directories_are_told_apart_by_the_first_name_of_a_path() {
         both.add(b"two", &scratch.path("outside")).unwrap();
         let root = Root::Jail(Arc::new(both.by(way)));
         let check = |path: &str, want: Result<u64, RootError>| {
-            let found = Source::open(root.clone(), path.as_bytes()).map(|source| source.facts().bytes);
+            let found =
+                Source::open(root.clone(), path.as_bytes(), &NOTHING_WITHHELD).map(|source| source.facts().bytes);
             assert_eq!(found, want, "{path} {way:?}");
         };
         check("one/file", Ok(6));
@@ -268,7 +269,7 @@ fn several_directories_are_told_apart_by_the_first_name_of_a_path() {
         target.abandon(false);
     }
     let nothing = Root::Jail(Arc::new(Jail::default()));
-    assert_eq!(Source::open(nothing, b"file").unwrap_err(), RootError::NotServed);
+    assert_eq!(Source::open(nothing, b"file", &NOTHING_WITHHELD).unwrap_err(), RootError::NotServed);
 }
 
 #[test]
@@ -280,8 +281,8 @@ fn as_many_links_as_the_kernel_follows_are_followed_and_no_more() {
     }
     for way in WAYS {
         let root = jail(scratch.0.path(), way);
-        Source::open(root.clone(), b"40").unwrap();
-        assert_eq!(Source::open(root, b"41").unwrap_err(), Errno::LOOP.into(), "{way:?}");
+        Source::open(root.clone(), b"40", &NOTHING_WITHHELD).unwrap();
+        assert_eq!(Source::open(root, b"41", &NOTHING_WITHHELD).unwrap_err(), Errno::LOOP.into(), "{way:?}");
     }
 }
 
@@ -307,14 +308,14 @@ fn somebodys_link_in_a_shared_directory_is_not_followed_by_hand_either() {
     symlink("../file", scratch.path("jail/shared/link")).unwrap();
     let root = jail(&scratch.path("jail"), Way::ByHand);
     set_mode(&scratch.path("jail/shared"), 0o1777);
-    Source::open(root.clone(), b"shared/link").unwrap();
+    Source::open(root.clone(), b"shared/link", &NOTHING_WITHHELD).unwrap();
     if !is_root() {
         return skipped("somebody's link in a shared directory: needs root");
     }
     lchown(scratch.path("jail/shared/link"), Some(NOBODY), None).unwrap();
-    assert_eq!(Source::open(root.clone(), b"shared/link").unwrap_err(), RootError::NotPermitted);
+    assert_eq!(Source::open(root.clone(), b"shared/link", &NOTHING_WITHHELD).unwrap_err(), RootError::NotPermitted);
     set_mode(&scratch.path("jail/shared"), 0o755);
-    Source::open(root, b"shared/link").unwrap();
+    Source::open(root, b"shared/link", &NOTHING_WITHHELD).unwrap();
 }
 
 /// As systemd's `RestrictSUIDSGID=` does (ENOSYS), containers (EPERM), and who knows (EACCES).
@@ -337,10 +338,10 @@ fn where_openat2_is_refused_paths_are_walked_by_hand() {
             jail.add(b"", &scratch.path("jail")).unwrap();
             assert!(jail.walks_by_hand(), "{errno}");
             let root = Root::Jail(Arc::new(jail));
-            Source::open(root.clone(), b"down-and-up").unwrap();
-            assert_eq!(Source::open(root.clone(), b"out").unwrap_err(), RootError::Outside);
+            Source::open(root.clone(), b"down-and-up", &NOTHING_WITHHELD).unwrap();
+            assert_eq!(Source::open(root.clone(), b"out", &NOTHING_WITHHELD).unwrap_err(), RootError::Outside);
             let narrowed = root.narrowed(b"dir").unwrap();
-            assert_eq!(Source::open(narrowed, b"up").unwrap_err(), RootError::Outside);
+            assert_eq!(Source::open(narrowed, b"up", &NOTHING_WITHHELD).unwrap_err(), RootError::Outside);
         };
         // A thread's own matter.
         std::thread::scope(|scope| scope.spawn(refuse).join()).unwrap();
@@ -363,7 +364,7 @@ fn behind_the_jail_stands_a_wall() {
         assert!(fs::create_dir(scratch.path("outside/new")).is_err());
         assert!(fs::rename(scratch.path("jail/file"), scratch.path("outside/new")).is_err());
         assert!(fs::remove_file(scratch.path("outside/file")).is_err());
-        let source = Source::open(root.clone(), b"file").unwrap();
+        let source = Source::open(root.clone(), b"file", &NOTHING_WITHHELD).unwrap();
         use std::os::fd::AsRawFd;
         let again = format!("/proc/self/fd/{}", source.file().as_raw_fd());
         assert_eq!(fs::read_to_string(again).unwrap(), "inside", "as workers open it");

@@ -16,7 +16,7 @@ mod rights;
 mod sources;
 
 use super::jail::Way;
-use super::{Facts, Jail, Root, RootError, Target, TargetRequest};
+use super::{Facts, Jail, NOTHING_WITHHELD, Root, RootError, Target, TargetRequest};
 use crate::entry::{Metadata, Timestamp};
 use rustix::fs::{AtFlags, CWD, Gid, Timespec, Timestamps, UTIME_OMIT, Uid, utimensat};
 use std::fs;
@@ -81,6 +81,7 @@ fn request(path: &[u8]) -> TargetRequest<'_> {
         path,
         source_name: b"source",
         source: None,
+        withheld: &NOTHING_WITHHELD,
         dry_run: false,
         inplace: false,
         fsync: true,

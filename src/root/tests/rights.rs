@@ -17,9 +17,9 @@ fn what_may_not_be_read_or_written_is_not_permitted() {
         }
         set_mode(&file, 0o444);
         assert_eq!(scratch.open("file").unwrap_err(), RootError::NotPermitted);
-        Source::open(Root::Typed, &bytes(&file)).unwrap();
+        Source::open(Root::Typed, &bytes(&file), &NOTHING_WITHHELD).unwrap();
         set_mode(&file, 0o222);
-        assert_eq!(Source::open(Root::Typed, &bytes(&file)).unwrap_err(), RootError::NotPermitted);
+        assert_eq!(Source::open(Root::Typed, &bytes(&file), &NOTHING_WITHHELD).unwrap_err(), RootError::NotPermitted);
         assert_eq!(scratch.names(), ["dir", "file"]);
     });
 }

@@ -12,15 +12,15 @@ fn a_source_is_a_file_or_a_link_to_one() {
     scratch.write("file", "content");
     symlink("file", scratch.path("link")).unwrap();
     for name in ["file", "link"] {
-        let source = Source::open(Root::Typed, &scratch.bytes(name)).unwrap();
+        let source = Source::open(Root::Typed, &scratch.bytes(name), &NOTHING_WITHHELD).unwrap();
         assert_eq!(source.facts(), &facts(&scratch.path("file")));
         assert!(source.unchanged().unwrap());
         let flags = rustix::fs::fcntl_getfl(source.file()).unwrap();
         assert!(!flags.contains(OFlags::NONBLOCK), "a ring would answer EAGAIN");
     }
     let path = scratch.bytes("file");
-    Source::open(Root::System, &path).unwrap();
-    Source::open(Root::System, &path[1..]).unwrap();
+    Source::open(Root::System, &path, &NOTHING_WITHHELD).unwrap();
+    Source::open(Root::System, &path[1..], &NOTHING_WITHHELD).unwrap();
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn what_is_no_file_is_no_source() {
     let _socket = std::os::unix::net::UnixListener::bind(scratch.path("socket")).unwrap();
     symlink("nowhere", scratch.path("dangling")).unwrap();
     let check = |path: &str, kind: Kind, want: RootError| {
-        let error = Source::open(Root::Typed, &scratch.bytes(path)).unwrap_err();
+        let error = Source::open(Root::Typed, &scratch.bytes(path), &NOTHING_WITHHELD).unwrap_err();
         assert_eq!((error.source_kind(), &error), (kind, &want), "{path}");
     };
     check("missing", Kind::Source, RootError::Missing);
@@ -50,8 +50,8 @@ fn what_is_no_file_is_no_source() {
     );
     check(&"n".repeat(256), Kind::Usage, RootError::TooLong);
     check("a\0b", Kind::Usage, RootError::BadName);
-    assert_eq!(Source::open(Root::Typed, b"").unwrap_err(), RootError::EmptyPath);
-    assert_eq!(Source::open(Root::System, b"/").unwrap_err(), RootError::IsDirectory);
+    assert_eq!(Source::open(Root::Typed, b"", &NOTHING_WITHHELD).unwrap_err(), RootError::EmptyPath);
+    assert_eq!(Source::open(Root::System, b"/", &NOTHING_WITHHELD).unwrap_err(), RootError::IsDirectory);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_change_of_a_source_is_noticed() {
         let scratch = Scratch::new();
         let path = scratch.write("file", "content");
         set_mtime(&path, MTIME);
-        let source = Source::open(Root::Typed, &bytes(&path)).unwrap();
+        let source = Source::open(Root::Typed, &bytes(&path), &NOTHING_WITHHELD).unwrap();
         change(&path);
         assert_eq!(source.unchanged().unwrap(), unchanged, "{what}");
     };
@@ -79,7 +79,7 @@ fn a_change_of_a_source_is_noticed() {
 fn holes_are_seen() {
     let scratch = Scratch::new();
     let path = scratch.write("file", "content");
-    assert!(!Source::open(Root::Typed, &bytes(&path)).unwrap().facts().sparse);
+    assert!(!Source::open(Root::Typed, &bytes(&path), &NOTHING_WITHHELD).unwrap().facts().sparse);
     fs::File::options().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();
-    assert!(Source::open(Root::Typed, &bytes(&path)).unwrap().facts().sparse);
+    assert!(Source::open(Root::Typed, &bytes(&path), &NOTHING_WITHHELD).unwrap().facts().sparse);
 }
