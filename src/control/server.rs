@@ -35,6 +35,7 @@ use crate::wire::{Hello, Join, Message, Welcome};
 use crate::worker::inbox::{Joined, Mailbox};
 use rustls::ServerConfig;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -95,7 +96,7 @@ async fn listen_and_serve(config: ServeConfig, watch: Box<dyn Watch + Send>) -> 
     }
     let (stop, stopped) = told::channel(None);
     let server = Rc::new(Server {
-        root,
+        roots: identity.roots(&root).into_iter().chain([(Vec::new(), root)]).collect(),
         access: config.access,
         direct: config.direct,
         plaintext: config.plaintext,
@@ -167,7 +168,8 @@ fn strangers_max(descriptors: Option<u64>) -> usize {
 /// What all sessions share.
 #[derive(Debug)]
 struct Server {
-    root: Root,
+    /// Where paths begin: all that is served, and the directories of those who have one of their own.
+    roots: HashMap<Vec<Vec<u8>>, Root>,
     access: Access,
     direct: DirectPolicy,
     plaintext: bool,
@@ -373,8 +375,7 @@ impl Server {
         grant: &Grant,
         (_guest, mut place): (Guest, Place),
     ) -> Result<Done, Failure> {
-        let mut opened =
-            open(hello, self.root.clone(), self.access.narrowed_by(&grant.access()), self.withheld.clone()).await?;
+        let mut opened = self.open(hello, grant).await?;
         let welcome = self.welcome(hello, &opened, &place);
         place.settle(welcome.connections);
         let session = welcome.session;
@@ -420,6 +421,38 @@ impl Server {
         };
         let ending = drive(session, &mut |_: Progress| {}).await;
         ending.failure.map_or(Ok(Done { changed_bytes: ending.counts.changed_bytes, limit: ending.limit }), Err)
+    }
+
+    /// Opens what the client names, its source or its target, if it may.
+    async fn open(&self, hello: &Hello, grant: &Grant) -> Result<Opened, Failure> {
+        let access = self.access.narrowed_by(&grant.access());
+        let root = self.roots.get(&access.below).cloned().ok_or_else(|| {
+            let text = "the directory of this key could not be served when the server started";
+            Failure::about(Kind::Refused, &hello.path, text)
+        })?;
+        let (wanted, withheld) = (hello.clone(), self.withheld.clone());
+        if wanted.source.is_none() {
+            let source = blocking(move || {
+                let source = Source::open(root, &wanted.path, &withheld);
+                source.map_err(|error| error.of_source(&wanted.path))
+            });
+            return Ok(Opened { source: Some(source.await?), target: None });
+        }
+        access.admit_push(&wanted.path)?;
+        let target = files::open_target(move || {
+            let request = TargetRequest {
+                root: root.clone(),
+                path: &wanted.path,
+                source_name: &wanted.source_name,
+                source: None,
+                withheld: &withheld,
+                dry_run: wanted.options.dry_run,
+                inplace: wanted.options.inplace,
+                fsync: wanted.options.fsync,
+            };
+            Target::open(&request).map_err(|error| error.of_target(&wanted.path))
+        });
+        Ok(Opened { source: None, target: Some(target.await?) })
     }
 
     fn welcome(&self, hello: &Hello, opened: &Opened, place: &Place) -> Welcome {
@@ -502,34 +535,6 @@ impl Server {
             arrived.await;
         }
     }
-}
-
-/// Opens what the client names, its source or its target, if it may.
-async fn open(hello: &Hello, served: Root, access: Access, withheld: Withheld) -> Result<Opened, Failure> {
-    let wanted = hello.clone();
-    if wanted.source.is_none() {
-        let source = blocking(move || {
-            let source = access.root(&served).and_then(|root| Source::open(root, &wanted.path, &withheld));
-            source.map_err(|error| error.of_source(&wanted.path))
-        });
-        return Ok(Opened { source: Some(source.await?), target: None });
-    }
-    access.admit_push(&wanted.path)?;
-    let target = files::open_target(move || {
-        let request = |root| TargetRequest {
-            root,
-            path: &wanted.path,
-            source_name: &wanted.source_name,
-            source: None,
-            withheld: &withheld,
-            dry_run: wanted.options.dry_run,
-            inplace: wanted.options.inplace,
-            fsync: wanted.options.fsync,
-        };
-        let target = access.root(&served).and_then(|root| Target::open(&request(root)));
-        target.map_err(|error| error.of_target(&wanted.path))
-    });
-    Ok(Opened { source: None, target: Some(target.await?) })
 }
 
 /// Workers, of which there are few.

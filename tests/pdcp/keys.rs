@@ -194,3 +194,42 @@ fn a_server_serves_neither_its_keys_nor_its_lists_nor_its_log() {
         std::fs::remove_file(back).unwrap();
     }
 }
+
+/// Trigger: a guest owns a part of the way to its `root=`, moves it aside while the server runs, and puts a link there. Damage:
+/// it was served what the link led to. Cure: the directory is opened at the start, and held.
+#[test]
+fn a_guest_who_moves_its_directory_stays_in_it() {
+    let home = TempDir::new().unwrap();
+    let path = |name: &str| home.path().join(name);
+    let key_of = |name: &str| ("PDCP_KEY_FILE", path(name).join("key"));
+    for name in ["server", "guest", "drop", "private"] {
+        create_dir(path(name)).unwrap();
+    }
+    for name in ["server", "guest"] {
+        let (variable, key) = key_of(name);
+        assert_eq!(run_at(home.path(), &[(variable, &key)], &["--keygen"]).code, 0);
+    }
+    let public = |name| {
+        let (variable, key) = key_of(name);
+        run_at(home.path(), &[(variable, &key)], &["--keygen", "--public"]).stdout.trim().to_owned()
+    };
+    write(path("server/authorized_keys"), format!("{} root=/drop", public("guest"))).unwrap();
+    write(path("private/file"), "secret").unwrap();
+    write(path("drop/file"), "public").unwrap();
+    let mut command = pdcp(&["--serve", "127.0.0.1:0", "-c", "1", "--root", home.path().to_str().unwrap()]);
+    let (variable, key) = key_of("server");
+    command.env(variable, key);
+    let server = Server::of(command);
+    write(path("guest/known_servers"), format!("127.0.0.1:{} {}", server.port, public("server"))).unwrap();
+    let pull = || {
+        let (back, remote) = (path("back"), format!("127.0.0.1:{}:file", server.port));
+        let (variable, key) = key_of("guest");
+        let run = run_at(home.path(), &[(variable, &key)], &["-c", "1", &remote, back.to_str().unwrap()]);
+        assert_eq!(run.code, 0, "{run}");
+        std::fs::read_to_string(back).unwrap()
+    };
+    assert_eq!(pull(), "public");
+    std::fs::rename(path("drop"), path("moved")).unwrap();
+    symlink("private", path("drop")).unwrap();
+    assert_eq!(pull(), "public");
+}

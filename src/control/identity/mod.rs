@@ -26,6 +26,7 @@ use file::KeyPlace;
 use key::Secret;
 use lists::{AUTHORIZED_KEYS, Authorized, Guest, KNOWN_SERVERS, KnownServers};
 use rustls::{ClientConfig, CommonState, ServerConfig};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -121,6 +122,13 @@ impl ServerIdentity {
     /// Who is let in, a line each, for people.
     pub fn doors(&self) -> Vec<String> {
         doors(&self.place, &self.keys.public, &self.authorized)
+    }
+
+    /// Where the paths of those begin who have a directory of their own (`root=`), by what their line says. Opened now, and held:
+    /// afterwards nobody leads them elsewhere by moving what is on the way.
+    pub(super) fn roots(&self, served: &Root) -> HashMap<Vec<Vec<u8>>, Root> {
+        let accesses = self.authorized.guests().iter().map(|guest| guest.grant().access());
+        accesses.filter_map(|access| Some((access.below.clone(), access.root(served).ok()?))).collect()
     }
 
     /// Whose directory (`root=`) cannot be served at present, and why. Whoever has such a key is refused; the others are not.
