@@ -4,7 +4,7 @@
 
 use crate::failure::{Failure, Kind};
 use nix::errno::Errno;
-use nix::unistd::{Uid, User, initgroups, setresgid, setresuid};
+use nix::unistd::{Uid, User, geteuid, initgroups, setresgid, setresuid};
 use std::ffi::CString;
 
 /// Takes the user's groups, group and number, in this order: each step needs the rights that the next one gives up.
@@ -12,16 +12,31 @@ use std::ffi::CString;
 /// # Errors
 /// Where there is no such user, or this process may not become it. It must not go on then.
 pub(super) fn become_user(name: &str) -> Result<(), Failure> {
-    let user = find(name).map_err(|errno| failed(name, &format!("cannot be looked up: {errno}")))?;
-    let user = user.ok_or_else(|| failed(name, "there is no such user"))?;
+    let user = known(name)?;
     let groups_of = CString::new(user.name.as_str()).map_err(|_| failed(name, "there is no such user"))?;
     initgroups(&groups_of, user.gid)
         .and_then(|()| setresgid(user.gid, user.gid, user.gid))
         .and_then(|()| setresuid(user.uid, user.uid, user.uid))
         .map_err(|errno| match errno {
-            Errno::EPERM => failed(name, "only root can become another user"),
+            Errno::EPERM => failed(name, ONLY_ROOT),
             other => failed(name, &format!("cannot become this user: {other}")),
         })
+}
+
+const ONLY_ROOT: &str = "only root can become another user";
+
+/// Whether this process could become that user, as far as can be told without doing it.
+///
+/// # Errors
+/// As [`become_user`].
+pub(super) fn check_user(name: &str) -> Result<(), Failure> {
+    known(name)?;
+    if geteuid().is_root() { Ok(()) } else { Err(failed(name, ONLY_ROOT)) }
+}
+
+fn known(name: &str) -> Result<User, Failure> {
+    let user = find(name).map_err(|errno| failed(name, &format!("cannot be looked up: {errno}")))?;
+    user.ok_or_else(|| failed(name, "there is no such user"))
 }
 
 /// By name, or else by number.
@@ -43,8 +58,9 @@ mod tests {
     #[test]
     fn who_is_not_there_cannot_be_become() {
         for name in ["nobody-of-this-name", "", "a:b", "4000000000", "0x0", "-1"] {
-            let failure = become_user(name).unwrap_err();
-            assert!(failure.text.contains("there is no such user"), "{name}: {failure}");
+            for failure in [become_user(name).unwrap_err(), check_user(name).unwrap_err()] {
+                assert!(failure.text.contains("there is no such user"), "{name}: {failure}");
+            }
         }
     }
 

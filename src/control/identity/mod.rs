@@ -18,7 +18,9 @@ pub use tls::{HandshakeError, server_name};
 
 use crate::control::access::Access;
 use crate::control::audit::Audit;
+use crate::control::crew::Plan;
 use crate::control::own::Flaw;
+use crate::control::user::check_user;
 use crate::control::{Listen, ServeConfig};
 use crate::failure::{Failure, Kind, printable};
 use crate::root::Root;
@@ -240,6 +242,8 @@ pub fn keygen(asked: Option<&Path>, public: bool) -> Result<String, Failure> {
 /// # Errors
 /// The one that the start would give, or warn of.
 pub fn check(config: &ServeConfig) -> Result<String, Failure> {
+    Plan::new(&config.workers)?;
+    config.run_as.as_deref().map_or(Ok(()), check_user)?;
     let place = KeyPlace::find(config.key_file.as_deref())?;
     let mut lines = vec![match config.listen {
         Listen::At { address: Some(address), port } => {
