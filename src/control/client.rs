@@ -305,11 +305,11 @@ impl Copy {
                 return Err(Failure::from(failure).from_peer(&peer));
             }
             Ok(_) => return Err(Failure::about(Kind::Protocol, &peer, "a Welcome was expected")),
-            Err(LinkError::Tls(error)) => return Err(identity.explain(&error, &peer)),
+            Err(LinkError::Tls(error)) => return Err(identity.explain(&error, &remote.host, port, &peer)),
             Err(error) => return Err(before_welcome(&error, link.is_greeted(), &peer)),
         };
         if let Err(error) = link.about_peer(|tls| identity.confirm(tls)) {
-            return Err(refuse(link, identity.explain(&error, &peer)).await);
+            return Err(refuse(link, identity.explain(&error, &remote.host, port, &peer)).await);
         }
         let agreed = match agree(&hello, &welcome) {
             Ok(agreed) => agreed,

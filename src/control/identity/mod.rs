@@ -166,10 +166,20 @@ impl ClientIdentity {
         tls::peer_key(tls).map(drop)
     }
 
-    /// A failed handshake, as the user at this end is told it: the likely cause, and what to do. `peer` is `host:port`.
-    pub fn explain(&self, error: &HandshakeError, peer: &[u8]) -> Failure {
+    /// A failed handshake, as the user at this end is told it: the likely cause, and what to do. `peer` is `host:port`
+    /// together, for people.
+    pub fn explain(&self, error: &HandshakeError, host: &str, port: u16, peer: &[u8]) -> Failure {
         let (path, own) = (shown(self.place.path()), self.keys.presented.public().fingerprint());
         let (kind, text) = match error {
+            HandshakeError::Stranger(shown_key) if self.known.keys_of(host, port).next().is_some() => {
+                let known = shown(&self.place.beside(KNOWN_SERVERS));
+                let key = shown_key.map_or_else(String::new, |key| format!(" {key}"));
+                let text = format!(
+                    "the server's key{key} is not the one that {known} has for it: it was changed there, or somebody is in \
+                     between; ask who runs the server, then change the line"
+                );
+                (Kind::Refused, text)
+            }
             HandshakeError::Stranger(_) => {
                 let known = shown(&self.place.beside(KNOWN_SERVERS));
                 let text = format!(

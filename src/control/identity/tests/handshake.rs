@@ -369,9 +369,12 @@ fn who_does_not_speak_tls_is_found_out() {
 fn a_refused_user_is_told_the_likely_cause_and_what_to_do() {
     let [secret] = secrets();
     let home = Home::new(&[&secret]);
+    home.write("known_servers", &format!("other:9000 {}\n", secret.public()));
     let client = home.client();
+    let changed = client.explain(&HandshakeError::Stranger(None), "other", 9000, b"other:9000").to_string();
+    assert!(changed.contains("known_servers has for it") && changed.contains("in between"), "{changed}");
     let check = |error: &HandshakeError, kind: Kind, told: &[&str]| {
-        let failure = client.explain(error, b"host:9000");
+        let failure = client.explain(error, "host", 9000, b"host:9000");
         assert_eq!(failure.kind, kind);
         for words in told.iter().chain(&["host:9000: "]) {
             assert!(failure.to_string().contains(words), "{failure}");
