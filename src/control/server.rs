@@ -65,8 +65,8 @@ async fn listen_and_serve(config: ServeConfig, watch: Box<dyn Watch + Send>) -> 
     let identity = ServerIdentity::load(config.key_file.as_deref())?;
     // All that needs rights which are given up below, or is outside of what is served.
     let listeners = Listeners::open(&config.listen)?;
-    let withheld = Withheld::new(identity.files().into_iter().chain(config.audit_log.clone()).collect());
     let audit = config.audit_log.as_deref().map(Audit::open).transpose()?;
+    let withheld = Withheld::new(identity.files().into_iter().chain(config.audit_log.clone()).collect());
     let root = config.served.open()?;
     if let Some(user) = &config.run_as {
         become_user(user)?;

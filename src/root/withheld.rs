@@ -6,6 +6,7 @@
 use super::place::Place;
 use super::{Facts, Inode};
 use rustix::fs::CWD;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +38,9 @@ impl Withheld {
     /// What would be made here would be one of them.
     pub(super) fn has_place(&self, place: &Place) -> bool {
         let Ok(directory) = Facts::of_name(&place.directory).map(|facts| facts.inode) else { return true };
-        let is_named = |path: &&PathBuf| path.file_name().is_some_and(|name| name.as_bytes() == place.name);
+        // Some file systems see no difference between upper and lower case.
+        let alike = |name: &OsStr| name.as_bytes().eq_ignore_ascii_case(&place.name);
+        let is_named = |path: &&PathBuf| path.file_name().is_some_and(alike);
         let mut named = self.paths.iter().filter(is_named).peekable();
         named.peek().is_some()
             && (self.directories.contains(&directory) || named.any(|path| inode(directory_of(path)) == Some(directory)))
