@@ -1,6 +1,7 @@
 //! A server as a service: its audit log, what it says to systemd and takes from it, the units in `contrib`.
 
-use crate::rig::{DEADLINE, MIB, Part, Process, Rig, Run, Server, Way, is_root, pdcp, remote};
+use crate::rig::{DEADLINE, MIB, Part, Process, Rig, Run, Server, Way, is_root, key_file, pdcp, remote};
+use pdcp::control::identity::keygen;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -105,14 +106,18 @@ fn who_is_not_let_in_is_a_line_too_and_who_says_nothing_is_none() {
     rig.make("source", &SOURCE);
     let logging = Logging::start(&rig);
     drop(TcpStream::connect(&logging.server.address).unwrap());
+    // A client that knows this server, so that it is the server which refuses: what its client refuses it may not yet have
+    // heard when it is stopped.
     let key = rig.path("keys/other");
-    pdcp::control::identity::keygen(Some(&key), false).unwrap();
+    keygen(Some(&key), false).unwrap();
+    let known = format!("127.0.0.1:{} {}", logging.server.port, keygen(Some(&key_file()), true).unwrap());
+    fs::write(rig.path("keys/known_servers"), known).unwrap();
     let there = remote(logging.server.port, rig.path("target"));
     let mut command = pdcp(&[OsString::from("--json"), rig.path("source").into(), there]);
     command.env("PDCP_KEY_FILE", &key);
     Process::start(command).wait().ends_with(5);
     let (ended, lines) = logging.stop();
-    let [line] = &lines[..] else { panic!("{lines:?}") };
+    let [line] = &lines[..] else { panic!("{lines:?}, {ended}") };
     for unknown in ["key", "direction", "path", "path_raw", "dry_run", "changed_bytes", "limit"] {
         assert_eq!(line.get(unknown), Some(&Value::Null), "{line}");
     }
