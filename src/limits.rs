@@ -198,6 +198,8 @@ pub const WELCOME_MS: u64 = 30_000;
 pub const CONNECT_MS: u64 = 15_000;
 /// A session starts with the connections that joined within this time.
 pub const JOIN_MS: u64 = 10_000;
+/// Whose minimum of buffers is in use when it comes waits this long for it. Among peers that read, milliseconds are enough.
+pub const ADMISSION_MS: u64 = 1_000;
 /// Trying to lock a target before it is called busy: a killed process' last writes may still hold it.
 pub const LOCK_MS: u64 = 5_000;
 /// Between two tries. Guessed: short against what a person notices, long against what a try costs, also where a hundred try.

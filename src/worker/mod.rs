@@ -14,7 +14,7 @@ use crate::completion::{Access, Account, Completions, Errno, FileId, Mode, Pool}
 use crate::counters::Counter;
 use crate::digest::Digest;
 use crate::extent::StripeIndex;
-use crate::limits::{HASH_QUANTUM_BYTES, SESSIONS_MAX};
+use crate::limits::{ADMISSION_MS, HASH_QUANTUM_BYTES, SESSIONS_MAX};
 use crate::session::readback::ReadBack;
 use crate::session::source::Source;
 use crate::session::target::Target;
@@ -23,7 +23,7 @@ use connection::{Bench, Connection, Context, Machines};
 use crossbeam_channel::Receiver;
 use inbox::{Ends, FileTerms, Job, Joined, Outcome, SessionKey, SessionShared, Start};
 use line::{Line, untag};
-use share::Shares;
+use share::{Full, Shares};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -129,6 +129,17 @@ impl<C: Completions> Guest<C> {
     }
 }
 
+/// Where a session's extents come from: buffers that hold at least a block.
+fn least_pool(terms: &Terms) -> Pool {
+    let block_bytes = terms.layout.block().bytes() as usize;
+    if block_bytes <= Pool::Small.buffer_bytes() { Pool::Small } else { Pool::Large }
+}
+
+/// Small-frame buffers that its connections need.
+fn frames<C: Completions>(start: &Start<C>) -> usize {
+    2 * start.sockets.len()
+}
+
 /// A guest with its connections.
 type Party<C> = (Guest<C>, Vec<Connection<C>>);
 
@@ -137,6 +148,8 @@ type Party<C> = (Guest<C>, Vec<Connection<C>>);
 pub struct Worker<C: Completions> {
     backend: C,
     jobs: Receiver<Job<C>>,
+    /// Sessions whose minimum of buffers is still in use, and until when they wait for it.
+    waiting: VecDeque<(Box<Start<C>>, u64)>,
     parties: [Option<Party<C>>; SESSIONS_MAX],
     shares: Shares,
     bench: Bench,
@@ -156,6 +169,7 @@ impl<C: Completions> Worker<C> {
         Self {
             backend,
             jobs,
+            waiting: VecDeque::new(),
             parties: std::array::from_fn(|_| None),
             shares: Shares::default(),
             bench: Bench::default(),
@@ -205,7 +219,8 @@ impl<C: Completions> Worker<C> {
             }
         }
         self.dismiss_drained();
-        if self.leaving && self.parties.iter().all(Option::is_none) {
+        self.start_waiting();
+        if self.leaving && self.waiting.is_empty() && self.parties.iter().all(Option::is_none) {
             return Ok(false);
         }
         let held_up = self.parties.iter().flatten().any(|(guest, _)| !guest.outbox.is_empty());
@@ -228,7 +243,7 @@ impl<C: Completions> Worker<C> {
     /// For tests: no guest is left, and every buffer is back.
     #[cfg(test)]
     pub(crate) fn assert_empty(&self) {
-        assert!(self.parties.iter().all(Option::is_none));
+        assert!(self.waiting.is_empty() && self.parties.iter().all(Option::is_none));
         for pool in [Pool::Frame, Pool::Small, Pool::Large, Pool::Payload] {
             assert_eq!(self.backend.free(pool), pool.buffers());
         }
@@ -236,7 +251,10 @@ impl<C: Completions> Worker<C> {
 
     fn work_on(&mut self, job: Job<C>) {
         match job {
-            Job::Start(start) => self.start(*start),
+            Job::Start(start) => {
+                let until_ms = self.backend.now_ns() / 1_000_000 + ADMISSION_MS;
+                self.waiting.push_back((start, until_ms));
+            }
             Job::Resume(key) => {
                 let Some(slot) = self.slot_of(key) else { return };
                 let Some((_, connections)) = &mut self.parties[slot] else { return };
@@ -250,6 +268,9 @@ impl<C: Completions> Worker<C> {
             Job::Stop(key) => {
                 if let Some(slot) = self.slot_of(key) {
                     self.stop(slot, None);
+                } else if let Some(at) = self.waiting.iter().position(|(start, _)| start.key == key) {
+                    let gone = self.waiting.remove(at);
+                    gone.into_iter().for_each(|(start, _)| _ = start.shared.tell(Outcome::Ended));
                 }
             }
             Job::Leave => self.leaving = true,
@@ -273,17 +294,26 @@ impl<C: Completions> Worker<C> {
         self.parties.iter().position(|party| party.as_ref().is_some_and(|(guest, _)| guest.key == key))
     }
 
-    fn start(&mut self, start: Start<C>) {
-        let shared = Arc::clone(&start.shared);
-        if let Err(error) = self.admit(start) {
-            // Nothing of it is here, so that both can be said at once; the queue of a session that starts is empty.
-            _ = shared.tell(Outcome::Failed(error));
-            _ = shared.tell(Outcome::Ended);
+    /// Those whose minimum is free start, in the order in which they came. For whom it does not come back in time is told.
+    fn start_waiting(&mut self) {
+        for _ in 0..self.waiting.len() {
+            let (start, until_ms) = self.waiting.pop_front().expect("counted");
+            let room = self.shares.admit(&self.backend, least_pool(&start.terms), frames(&start));
+            if room == Err(Full::Now) && self.backend.now_ns() / 1_000_000 < until_ms {
+                self.waiting.push_back((start, until_ms));
+                continue;
+            }
+            let shared = Arc::clone(&start.shared);
+            if let Err(error) = room.map_err(|_| WorkerError::Busy).and_then(|account| self.start(*start, account)) {
+                // Nothing of it is here, so that both can be said at once; the queue of a session that starts is empty.
+                _ = shared.tell(Outcome::Failed(error));
+                _ = shared.tell(Outcome::Ended);
+            }
         }
     }
 
-    fn admit(&mut self, start: Start<C>) -> Result<(), WorkerError> {
-        let block_bytes = start.terms.layout.block().bytes();
+    fn start(&mut self, start: Start<C>, account: Account) -> Result<(), WorkerError> {
+        let (least_pool, frames) = (least_pool(&start.terms), frames(&start));
         // Only Both and ReadBack need no line.
         let (lanes, readback) = match &start.ends {
             Ends::Source { .. } | Ends::Target { .. } => (0, false),
@@ -298,10 +328,7 @@ impl<C: Completions> Worker<C> {
             Ends::ReadBack { file, expected } => (None, false, Some(file), Some(expected)),
         };
         let direct = [&source, &target].into_iter().flatten().any(|file| file.mode == Mode::Direct);
-        let least_pool = if block_bytes as usize <= Pool::Small.buffer_bytes() { Pool::Small } else { Pool::Large };
         let extent_pool = if direct { Pool::Large } else { least_pool };
-        let frames = 2 * start.sockets.len();
-        let account = self.shares.admit(&self.backend, least_pool, frames).ok_or(WorkerError::Busy)?;
         let slot = usize::from(account.0);
         let mut guest = Guest {
             key: start.key,

@@ -24,6 +24,15 @@ struct Share {
     confined: bool,
 }
 
+/// Why there is no room for one more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Full {
+    /// Those who are here hold its minimum; it comes back as they get on.
+    Now,
+    /// As many are here as there are minima.
+    Altogether,
+}
+
 /// Who is here.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
@@ -33,18 +42,22 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Sets a session's minimum aside, with extents of this pool. `None`: it is not free.
-    pub(super) fn admit<C: Completions>(&mut self, machine: &C, extents: Pool, frames: usize) -> Option<Account> {
-        let slot = self.guests.iter().position(Option::is_none)?;
+    /// Sets a session's minimum aside, with extents of this pool.
+    pub(super) fn admit<C: Completions>(&mut self, machine: &C, extents: Pool, frames: usize) -> Result<Account, Full> {
+        let slot = self.guests.iter().position(Option::is_none).ok_or(Full::Altogether)?;
+        let pools = [extents, Pool::Payload];
+        let fits = |pool| self.reserved(pool) + minimum(pool, extents) <= pool.buffers();
+        if !pools.into_iter().all(fits) || self.frames + frames > Pool::Frame.buffers() {
+            return Err(Full::Altogether);
+        }
         // What others hold is theirs for as long as their peers like.
         let is_free = |pool| self.owed(machine, pool, None) + minimum(pool, extents) <= machine.free(pool);
-        let fits = is_free(extents) && is_free(Pool::Payload) && self.frames + frames <= Pool::Frame.buffers();
-        if !fits {
-            return None;
+        if !pools.into_iter().all(is_free) {
+            return Err(Full::Now);
         }
         self.guests[slot] = Some(Share { extents, confined: false });
         self.frames += frames;
-        u8::try_from(slot).ok().map(Account)
+        u8::try_from(slot).map(Account).map_err(|_| Full::Altogether)
     }
 
     /// Gives it back.
@@ -128,9 +141,10 @@ mod tests {
         let kept = all(&shares, &mut ring, Pool::Small, modest);
         assert!(kept.len() >= SESSION_EXTENTS_MIN);
         let mut rest = Vec::new();
-        while let Some(newcomer) = shares.admit(&ring, Pool::Small, 2) {
+        while let Ok(newcomer) = shares.admit(&ring, Pool::Small, 2) {
             rest.push((newcomer, all(&shares, &mut ring, Pool::Small, newcomer)));
         }
+        assert_eq!(shares.admit(&ring, Pool::Small, 2), Err(Full::Now), "the greedy have more than their minimum");
         let kept_for = Pool::Small.buffers() / 4 / SESSION_EXTENTS_MIN;
         assert!(rest.len() >= kept_for, "{} came, and something is kept for {kept_for}", rest.len());
         assert!(rest.iter().all(|(_, held)| held.len() >= SESSION_EXTENTS_MIN));
@@ -143,11 +157,12 @@ mod tests {
     fn who_comes_when_no_minimum_is_free_is_told() {
         let ring = Ring::new().unwrap();
         let mut shares = Shares::default();
-        let guests: Vec<_> = std::iter::from_fn(|| shares.admit(&ring, Pool::Large, 2)).collect();
+        let guests: Vec<_> = std::iter::from_fn(|| shares.admit(&ring, Pool::Large, 2).ok()).collect();
         assert_eq!(guests.len(), Pool::Large.buffers() / SESSION_EXTENTS_MIN);
-        assert!(shares.admit(&ring, Pool::Small, 2).is_some(), "other extents are still free");
+        assert_eq!(shares.admit(&ring, Pool::Large, 2), Err(Full::Altogether));
+        assert!(shares.admit(&ring, Pool::Small, 2).is_ok(), "other extents are still free");
         shares.dismiss(guests[0], 2);
-        assert!(shares.admit(&ring, Pool::Large, 2).is_some());
-        assert!(Shares::default().admit(&ring, Pool::Small, Pool::Frame.buffers() + 1).is_none());
+        assert!(shares.admit(&ring, Pool::Large, 2).is_ok());
+        assert!(Shares::default().admit(&ring, Pool::Small, Pool::Frame.buffers() + 1).is_err());
     }
 }

@@ -110,7 +110,7 @@ fn who_is_not_let_in_is_a_line_too_and_who_says_nothing_is_none() {
     // heard when it is stopped.
     let key = rig.path("keys/other");
     keygen(Some(&key), false).unwrap();
-    let known = format!("127.0.0.1:{} {}", logging.server.port, keygen(Some(&key_file()), true).unwrap());
+    let known = format!("127.0.0.1:{} {}", logging.server.port, keygen(Some(key_file()), true).unwrap());
     fs::write(rig.path("keys/known_servers"), known).unwrap();
     let there = remote(logging.server.port, rig.path("target"));
     let mut command = pdcp(&[OsString::from("--json"), rig.path("source").into(), there]);
