@@ -29,6 +29,43 @@ pub enum Cipher {
     ChaCha20Poly1305,
 }
 
+/// What keeps others from what goes over data connections.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sealing {
+    /// It is sealed.
+    Sealed(Cipher),
+    /// It never leaves the kernel, on which both ends run.
+    SameKernel,
+    /// Nothing: both ends have `--plaintext`.
+    Plaintext,
+}
+
+impl Sealing {
+    /// What two ends have agreed on that may seal with `cipher`; `None`: neither wants to.
+    pub fn agreed(cipher: Option<Cipher>, sealed: bool) -> Self {
+        match cipher {
+            Some(cipher) if sealed => Self::Sealed(cipher),
+            Some(_) => Self::SameKernel,
+            None => Self::Plaintext,
+        }
+    }
+
+    /// The cipher, if there is one.
+    pub fn cipher(self) -> Option<Cipher> {
+        if let Self::Sealed(cipher) = self { Some(cipher) } else { None }
+    }
+
+    /// What it is called, in lines for programs too.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sealed(Cipher::Aes256Gcm) => "AES-256-GCM",
+            Self::Sealed(Cipher::ChaCha20Poly1305) => "ChaCha20-Poly1305",
+            Self::SameKernel => "same kernel",
+            Self::Plaintext => "plaintext",
+        }
+    }
+}
+
 /// This CPU has instructions for AES: without them it is slow, and its time tells about the key.
 pub fn has_aes() -> bool {
     #[cfg(target_arch = "x86_64")]

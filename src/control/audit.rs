@@ -9,6 +9,7 @@ use super::{Direction, Record};
 use crate::bottleneck::Limit;
 use crate::completion::Errno;
 use crate::failure::{Failure, Kind, raw, steers};
+use crate::seal::Sealing;
 use rustix::fs::OFlags;
 use serde::Serialize;
 use std::fs::File;
@@ -112,6 +113,7 @@ struct Line<'a> {
     exit_code: u8,
     changed_bytes: Option<u64>,
     limit: Option<&'static str>,
+    sealing: Option<&'static str>,
     kind: Option<&'a Kind>,
     message: Option<String>,
 }
@@ -135,6 +137,7 @@ fn line(record: &Record) -> String {
         exit_code: failure.map_or(0, |failure| failure.kind.exit_code()),
         changed_bytes: done.map(|done| done.changed_bytes),
         limit: done.and_then(|done| done.limit).map(Limit::name),
+        sealing: record.sealing.map(Sealing::name),
         kind: failure.map(|failure| &failure.kind),
         message: record.trouble(),
     };
@@ -160,12 +163,13 @@ mod tests {
     use super::super::identity::Fingerprint;
     use super::super::{Done, Request};
     use super::*;
+    use crate::seal::Cipher;
     use std::time::{Duration, SystemTime};
 
     fn record(request: Option<Request>, outcome: Result<Done, Failure>) -> Record {
         let began = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_391_413_341);
         let (elapsed, peer) = (Duration::from_millis(1500), "10.0.0.7:5".parse().unwrap());
-        Record { began, elapsed, peer, key: None, request, outcome }
+        Record { began, elapsed, peer, key: None, request, sealing: None, outcome }
     }
 
     /// The same of somebody who has proved who he is.
@@ -183,22 +187,22 @@ mod tests {
         let request = |path: &[u8]| Some(Request { direction: Direction::Push, path: path.into(), dry_run: false });
         let done = Done { changed_bytes: 7, limit: Some(Limit::TargetDisk) };
         check(
-            &known(record(request(b"/a"), Ok(done))),
+            &Record { sealing: Some(Sealing::Sealed(Cipher::Aes256Gcm)), ..known(record(request(b"/a"), Ok(done))) },
             r#"{"type":"session","schema":1,"began":"2026-11-22T23:50:13.341Z","elapsed_seconds":1.5,"peer":"10.0.0.7:5",
             "key":"9eb469aec95e7768","direction":"push","path":"/a","path_raw":null,"dry_run":false,"status":"ok","exit_code":0,
-            "changed_bytes":7,"limit":"target disk","kind":null,"message":null}"#,
+            "changed_bytes":7,"limit":"target disk","sealing":"AES-256-GCM","kind":null,"message":null}"#,
         );
         check(
             &known(record(request(b"/a\xff"), Err(Failure::about(Kind::Interrupted, b"/a\xff", "it\nstops")))),
             r#"{"type":"session","schema":1,"began":"2026-11-22T23:50:13.341Z","elapsed_seconds":1.5,"peer":"10.0.0.7:5",
             "key":"9eb469aec95e7768","direction":"push","path":"/a�","path_raw":"2f61ff","dry_run":false,"status":"interrupted",
-            "exit_code":130,"changed_bytes":null,"limit":null,"kind":"interrupted","message":"it\\nstops"}"#,
+            "exit_code":130,"changed_bytes":null,"limit":null,"sealing":null,"kind":"interrupted","message":"it\\nstops"}"#,
         );
         check(
             &record(None, Err(Failure::new(Kind::Refused, "no"))),
             r#"{"type":"refused","schema":1,"began":"2026-11-22T23:50:13.341Z","elapsed_seconds":1.5,"peer":"10.0.0.7:5",
             "key":null,"direction":null,"path":null,"path_raw":null,"dry_run":null,"status":"failed",
-            "exit_code":5,"changed_bytes":null,"limit":null,"kind":"refused","message":"no"}"#,
+            "exit_code":5,"changed_bytes":null,"limit":null,"sealing":null,"kind":"refused","message":"no"}"#,
         );
     }
 

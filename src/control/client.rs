@@ -11,7 +11,7 @@ use crate::entry::Metadata;
 use crate::failure::{Failure, Kind};
 use crate::limits::{GOODBYE_MS, REDIAL_PAUSES_MS, WELCOME_MS, WORKER_BUFFER_BYTES};
 use crate::root::{NOTHING_WITHHELD, Root, Source, Target, TargetRequest, last_name};
-use crate::seal::{Cipher, Side, has_aes};
+use crate::seal::{Sealing, Side, has_aes};
 use crate::session::handshake::{Agreed, agree};
 use crate::session::{PROGRAM, Terms};
 use crate::wire::{Begin, Hello, Message, Options, Welcome};
@@ -57,8 +57,7 @@ struct Remotely {
     welcome: Welcome,
     agreed: Agreed,
     seated: Vec<Seated>,
-    /// What frames are sealed with.
-    cipher: Option<Cipher>,
+    sealing: Sealing,
     /// Both ends have the same address.
     same_host: bool,
 }
@@ -202,8 +201,8 @@ impl Copy {
         connected: Remotely,
         source: Option<Source>,
     ) -> Result<(), Failure> {
-        let Remotely { mut link, hello, welcome, agreed, seated, cipher, same_host } = connected;
-        let sockets: Vec<_> = seated.into_iter().map(|seated| seated.joined(Side::Client, cipher)).collect();
+        let Remotely { mut link, hello, welcome, agreed, seated, sealing, same_host } = connected;
+        let sockets: Vec<_> = seated.into_iter().map(|seated| seated.joined(Side::Client, sealing.cipher())).collect();
         let plan = if same_host { plan.beside(&welcome.cores, welcome.workers) } else { plan };
         let workers = plan.count.min(agreed.connections).max(1);
         let metadata = welcome.source;
@@ -331,16 +330,16 @@ impl Copy {
         }
         // Looked for only where it can be: the server does the same.
         let neighbours = same_host && blocking(move || neighbour::meet(&secret)).await;
-        let cipher = welcome.cipher.filter(|_| !neighbours);
-        watch.detail(match cipher {
-            Some(Cipher::Aes256Gcm) => "sealed with AES-256-GCM",
-            Some(Cipher::ChaCha20Poly1305) => "sealed with ChaCha20-Poly1305",
-            None if neighbours => "not sealed: the server runs on this very kernel",
-            None => "not sealed: --plaintext at both ends",
+        let sealing = Sealing::agreed(welcome.cipher, !neighbours);
+        watch.detail(&match sealing {
+            Sealing::Sealed(_) => format!("sealed with {}", sealing.name()),
+            Sealing::SameKernel => "not sealed: the server runs on this very kernel".to_owned(),
+            Sealing::Plaintext => "not sealed: --plaintext at both ends".to_owned(),
         });
+        self.summary.sealing = Some(sealing);
         let joined = seated.iter().map(|seated| seated.number).collect();
-        link.send(&Message::Begin(Begin { joined, sealed: cipher.is_some() }));
-        Ok(Remotely { link, hello, welcome, agreed, seated, cipher, same_host })
+        link.send(&Message::Begin(Begin { joined, sealed: sealing.cipher().is_some() }));
+        Ok(Remotely { link, hello, welcome, agreed, seated, sealing, same_host })
     }
 
     /// What Welcome says that the summary needs.

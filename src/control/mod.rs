@@ -36,6 +36,7 @@ use crate::entry::Timestamp;
 use crate::extent::BlockSize;
 use crate::failure::Failure;
 use crate::method::Method;
+use crate::seal::Sealing;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -246,6 +247,8 @@ pub struct Summary {
     pub verified: bool,
     /// `--verify` did its part.
     pub read_back: bool,
+    /// What has kept others from what went over the network. `None`: nothing went there.
+    pub sealing: Option<Sealing>,
     /// It was a benchmark, and this is what it leaves of its target. `None`: a copy, or a benchmark that has not come so far.
     pub aftermath: Option<Aftermath>,
     /// From the start of the program.

@@ -4,6 +4,7 @@ use super::Direction;
 use super::identity::Fingerprint;
 use crate::bottleneck::Limit;
 use crate::failure::{Failure, printable};
+use crate::seal::Sealing;
 use crate::wire::Hello;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -21,6 +22,8 @@ pub struct Record {
     pub key: Option<Fingerprint>,
     /// What it asked for. `None`: it did not get so far.
     pub request: Option<Request>,
+    /// What kept others from what went over the network. `None`: it did not get so far.
+    pub sealing: Option<Sealing>,
     /// What came of it.
     pub outcome: Result<Done, Failure>,
 }
@@ -56,6 +59,7 @@ impl Record {
             peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
             key: None,
             request: None,
+            sealing: None,
             outcome,
         }
     }

@@ -28,17 +28,16 @@ use crate::limits::{
 };
 use crate::ring::Ring;
 use crate::root::{Root, Source, Target, TargetRequest, Withheld, raise_wall};
-use crate::seal::{Side, has_aes};
+use crate::seal::{Sealing, Side, has_aes};
 use crate::session::ProtocolError;
 use crate::session::handshake::{Offer, agree, check_hello, wanted_connections, welcome};
 use crate::wire::{Hello, Join, Message, Welcome};
-use crate::worker::inbox::{Joined, Mailbox};
+use crate::worker::inbox::Mailbox;
 use rustls::ServerConfig;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -213,6 +212,7 @@ struct Ending<'a> {
     began: Instant,
     key: Option<Fingerprint>,
     request: Request,
+    sealing: Option<Sealing>,
     is_told: bool,
 }
 
@@ -222,8 +222,8 @@ impl Ending<'_> {
     }
 
     fn tell_once(&mut self, result: Result<Done, Failure>) {
-        let (key, request) = (self.key, Some(self.request.clone()));
-        self.server.teller.session(Record { key, request, ..Record::new(self.peer, self.began, result) });
+        let (key, request, sealing) = (self.key, Some(self.request.clone()), self.sealing);
+        self.server.teller.session(Record { key, request, sealing, ..Record::new(self.peer, self.began, result) });
         self.is_told = true;
     }
 }
@@ -316,12 +316,13 @@ impl Server {
         if let Ok(Message::Hello(hello)) = said {
             let grant = link.about_peer(|tls| self.identity.grant(tls, peer.ip().to_canonical()));
             let key = grant.as_ref().ok().map(|grant| grant.fingerprint);
-            let ending = Ending { server: self, peer, began, key, request: Request::from(&hello), is_told: false };
+            let request = Request::from(&hello);
+            let mut ending = Ending { server: self, peer, began, key, request, sealing: None, is_told: false };
             let result = match grant {
                 Ok(grant) => match self.let_in(&hello, &name, &grant, origin) {
                     Ok(inside) => {
                         stranger = None;
-                        self.session(&mut link, &hello, &name, &grant, inside).await
+                        self.session(&mut link, &hello, &name, &grant, inside, &mut ending).await
                     }
                     Err(failure) => Err(failure),
                 },
@@ -374,6 +375,7 @@ impl Server {
         name: &[u8],
         grant: &Grant,
         (_guest, mut place): (Guest, Place),
+        ending: &mut Ending<'_>,
     ) -> Result<Done, Failure> {
         let mut opened = self.open(hello, grant).await?;
         let welcome = self.welcome(hello, &opened, &place);
@@ -381,7 +383,7 @@ impl Server {
         let session = welcome.session;
         let result = self.begin(link, welcome).await;
         self.seats.borrow_mut().close(&session);
-        let (welcome, sockets) = match result {
+        let (welcome, sealing, seated) = match result {
             Ok(begun) => begun,
             Err(failure) => {
                 if let Some(target) = opened.target.take() {
@@ -390,6 +392,8 @@ impl Server {
                 return Err(failure);
             }
         };
+        ending.sealing = Some(sealing);
+        let sockets = seated.into_iter().map(|seated| seated.joined(Side::Server, sealing.cipher())).collect();
         let lied = |error: ProtocolError| Failure::about(Kind::Protocol, name, error.to_string());
         let agreed = agree(hello, &welcome).map_err(lied)?;
         let mut terms = agreed.terms;
@@ -419,8 +423,8 @@ impl Server {
             names,
             stop: self.stopped.clone(),
         };
-        let ending = drive(session, &mut |_: Progress| {}).await;
-        ending.failure.map_or(Ok(Done { changed_bytes: ending.counts.changed_bytes, limit: ending.limit }), Err)
+        let driven = drive(session, &mut |_: Progress| {}).await;
+        driven.failure.map_or(Ok(Done { changed_bytes: driven.counts.changed_bytes, limit: driven.limit }), Err)
     }
 
     /// Opens what the client names, its source or its target, if it may.
@@ -472,7 +476,7 @@ impl Server {
     }
 
     /// Welcomes, and waits until the client says which of its data connections have joined.
-    async fn begin(&self, link: &mut Link, welcome: Welcome) -> Result<(Welcome, Vec<Joined<OwnedFd>>), Failure> {
+    async fn begin(&self, link: &mut Link, welcome: Welcome) -> Result<(Welcome, Sealing, Vec<Seated>), Failure> {
         let unready = || Failure::new(Kind::Protocol, "TLS has no secret to share");
         let secret = link.secret().ok_or_else(unready)?;
         let rendezvous = if link.is_one_host() { Rendezvous::new(secret.clone()).ok() } else { None };
@@ -515,14 +519,13 @@ impl Server {
         if !begin.joined.is_sorted_by(|one, next| one < next) {
             return Err(Failure::new(Kind::Protocol, "a Begin names connections twice, or not in order"));
         }
-        let cipher = welcome.cipher.filter(|_| begin.sealed);
         let admitted = self.admitted(&welcome, &begin.joined);
         let sockets = tokio::time::timeout(Duration::from_millis(HELLO_MS), admitted).await;
         let sockets = sockets.ok().flatten().filter(|sockets| !sockets.is_empty() || welcome.connections == 0);
         let sockets = sockets
             .ok_or_else(|| Failure::new(Kind::Protocol, "a Begin names connections that have not joined, or none"))?;
-        let sockets = sockets.into_iter().map(|seated| seated.joined(Side::Server, cipher)).collect();
-        Ok((welcome, sockets))
+        let sealing = Sealing::agreed(welcome.cipher, begin.sealed);
+        Ok((welcome, sealing, sockets))
     }
 
     /// The sockets of these connections, once those under way are in. `None`: some never asked to join.

@@ -5,6 +5,7 @@
 use crate::bottleneck::Limit;
 use crate::control::{Direction, Summary};
 use crate::failure::{Failure, Kind, raw};
+use crate::seal::Sealing;
 use serde::Serialize;
 
 /// Version of the lines. A key may be added without a new one; none changes or goes.
@@ -32,6 +33,7 @@ struct Line {
     digest: Option<String>,
     verified: bool,
     read_back: bool,
+    sealing: Option<&'static str>,
     limit: Option<&'static str>,
     errors: Vec<ErrorLine>,
     source_raw: Option<String>,
@@ -69,6 +71,7 @@ pub(super) fn line(summary: &Summary) -> String {
         digest: summary.digest.map(|digest| format!("blake3:{digest}")),
         verified: summary.verified,
         read_back: summary.read_back,
+        sealing: summary.sealing.map(Sealing::name),
         limit: summary.limit.map(Limit::name),
         errors: summary.failures.iter().map(error).collect(),
         source_raw: raw(&summary.source),
@@ -116,6 +119,7 @@ mod tests {
             digest: Some(Digest([0x0f; 32])),
             verified: true,
             read_back: true,
+            sealing: Some(Sealing::Plaintext),
             limit: Some(Limit::TargetDisk),
             elapsed_seconds: 1.5,
             ..Summary::default()
@@ -126,7 +130,7 @@ mod tests {
             "source":"host:9000:/a","target":"dir/a\n","source_bytes":100,"matched_bytes":75,"changed_bytes":20,
             "hole_bytes":5,"wire_sent_bytes":30,"wire_received_bytes":18446744073709551615,"similarity":0.75,
             "changed":true,"elapsed_seconds":1.5,"digest":"blake3:HASH","verified":true,"read_back":true,
-            "limit":"target disk","errors":[],"source_raw":null,"target_raw":null}"#,
+            "sealing":"plaintext","limit":"target disk","errors":[],"source_raw":null,"target_raw":null}"#,
         );
     }
 
@@ -145,7 +149,7 @@ mod tests {
             "source":null,"target":null,"source_bytes":null,"matched_bytes":null,"changed_bytes":null,
             "hole_bytes":null,"wire_sent_bytes":null,"wire_received_bytes":null,"similarity":null,
             "changed":null,"elapsed_seconds":0.0,"digest":null,"verified":false,"read_back":false,
-            "limit":null,"errors":[
+            "sealing":null,"limit":null,"errors":[
             {"path":null,"kind":"usage","message":"what?"},
             {"path":"/�","kind":"source_changed","message":"changed \"while\" read"}],
             "source_raw":null,"target_raw":null}"#,

@@ -2,6 +2,7 @@
 
 use crate::control::{Direction, Done, Record};
 use crate::failure::printable;
+use crate::seal::Sealing;
 
 /// Who, what, how much changed and what limited it, or why not, how long.
 pub(super) fn line(record: &Record) -> String {
@@ -18,7 +19,8 @@ pub(super) fn line(record: &Record) -> String {
         }
         (Err(_), trouble) => trouble.unwrap_or_default(),
     };
-    format!("{}{key}{what}: {how}, {:.3} s", record.peer, record.elapsed.as_secs_f64())
+    let open = if record.sealing == Some(Sealing::Plaintext) { ", in plaintext" } else { "" };
+    format!("{}{key}{what}: {how}{open}, {:.3} s", record.peer, record.elapsed.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -36,8 +38,10 @@ mod tests {
             let request = asked.map(|(direction, path, dry_run)| Request { direction, path: path.into(), dry_run });
             let (began, elapsed) = (SystemTime::UNIX_EPOCH, Duration::from_millis(1500));
             let peer = "10.0.0.7:5".parse().unwrap();
-            let record = Record { began, elapsed, peer, key: None, request, outcome };
+            let record = Record { began, elapsed, peer, key: None, request, sealing: None, outcome };
             assert_eq!(line(&record), format!("10.0.0.7:5{want}, 1.500 s"));
+            let open = Record { sealing: Some(Sealing::Plaintext), ..record };
+            assert_eq!(line(&open), format!("10.0.0.7:5{want}, in plaintext, 1.500 s"));
         }
         let (push, pull) = ((Direction::Push, "/a", false), (Direction::Pull, "/a\nb", true));
         let failed = |subject: &str, text: &str| Err(Failure::about(Kind::Busy, subject.as_bytes(), text));

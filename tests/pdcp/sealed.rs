@@ -4,6 +4,7 @@
 use crate::rig::{MIB, Part, Process, Run, Server, assert_equal, bytes, make, pdcp, remote};
 use pdcp::digest::{Digest, hash_blocks};
 use pdcp::extent::{BlockSize, Layout, Run as Blocks};
+use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -140,8 +141,9 @@ fn between_hosts_a_copied_key_is_enough_and_nothing_shows() {
     make(&path("target"), &[Part::Data(2, MIB)]);
     let basis = bytes(&[Part::Data(2, MIB)]);
     let pushed = copy(&key, &["--connections", "3"], source.clone().into(), remote(wire.port, path("target")));
-    pushed.ends_with(0);
-    pushed.tells("sealed with ");
+    let sealing = pushed.ends_with(0).text("sealing").to_owned();
+    assert!(["AES-256-GCM", "ChaCha20-Poly1305"].contains(&sealing.as_str()), "{pushed}");
+    pushed.tells(&format!("sealed with {sealing}"));
     assert_equal(&source, &path("target"));
     let pulled = copy(&key, &["--connections", "3"], remote(wire.port, &source), path("pulled").into());
     pulled.ends_with(0);
@@ -175,7 +177,9 @@ fn between_hosts_a_copied_key_is_enough_and_nothing_shows() {
     let server = Server::of(there.pdcp(&path("key"), &serve));
     let wire = Wire::between(&here, &there, server.address.parse().unwrap());
     let pushed = copy(&key, &["--plaintext"], path("source").into(), remote(wire.port, path("third")));
-    pushed.ends_with(0);
+    assert_eq!(pushed.ends_with(0).text("sealing"), "plaintext");
     pushed.tells("not sealed: --plaintext at both ends");
     assert!(wire.shows(&content, 16));
+    server.process.signal(Signal::TERM);
+    server.process.wait().tells(", in plaintext, ");
 }

@@ -4,6 +4,7 @@
 use crate::rig::{MIB, Part, Process, Rig, Run, Server, Valve, Way, assert_equal, mtime};
 use rustix::process::Signal;
 use std::fs;
+use std::time::{Duration, SystemTime};
 
 const SOURCE: [Part; 1] = [Part::Data(1, 8 * MIB)];
 const OLD: [Part; 2] = [Part::Data(1, 2 * MIB), Part::Data(2, 6 * MIB)];
@@ -21,12 +22,18 @@ fn check(code: i32, cut: impl Fn(&mut Rig, Process) -> Run + Sync) {
     });
 }
 
+/// A target that is older than its source, not made in the same tick of the kernel's clock.
+fn make_old(rig: &Rig, basis: &[Part]) {
+    let target = fs::File::options().append(true).open(rig.make("target", basis)).unwrap();
+    target.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+}
+
 fn check_one(way: Way, basis: Option<[Part; 2]>, code: i32, cut: impl FnOnce(&mut Rig, Process) -> Run) {
     let mut rig = Rig::in_memory();
     let source = rig.make("source", &SOURCE);
     let target = rig.path("target");
     if let Some(basis) = basis {
-        rig.make("target", &basis);
+        make_old(&rig, &basis);
     }
     let valve = Valve::new(rig.server.port, 2_000_000);
     let copy = rig.start_by(valve.port, way, "source", "target", &["--connections", "2"]);
@@ -124,7 +131,7 @@ fn an_interrupted_local_copy_ends_with_130_or_143_and_the_same_command_heals() {
             // So long that it takes a while, and mostly a hole, so that it costs nothing.
             let source = rig.make("source", &[Part::Data(1, MIB), Part::Hole(256 << 30)]);
             if let Some(basis) = basis {
-                rig.make("target", &basis);
+                make_old(&rig, &basis);
             }
             let mut copy = rig.start(Way::Local, "source", "target", &["-v"]);
             copy.line_with("workers:");

@@ -87,6 +87,7 @@ fn each_session_is_a_line_of_the_audit_log_however_it_ended() {
         assert_eq!((line["key"] == lines[0]["key"], line["key"].is_string()), (true, true), "{line}");
         assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
         assert!(line["elapsed_seconds"].as_f64().unwrap() >= 0.0, "{line}");
+        assert_eq!(line["sealing"], if code == 0 { "same kernel".into() } else { Value::Null }, "{line}");
     }
     let raw: String = rig.path(no_text).as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!((&lines[0]["path_raw"], &lines[3]["path_raw"]), (&Value::Null, &raw.into()));

@@ -25,6 +25,7 @@ const KEYS: &[&str] = &[
     "digest",
     "verified",
     "read_back",
+    "sealing",
     "limit",
     "errors",
     "source_raw",
@@ -33,6 +34,9 @@ const KEYS: &[&str] = &[
 
 /// What `limit` may be, if it is not null.
 const LIMITS: &[&str] = &["source disk", "target disk", "network", "hashing", "peer"];
+
+/// What `sealing` may be, if it is not null.
+const SEALINGS: &[&str] = &["AES-256-GCM", "ChaCha20-Poly1305", "same kernel", "plaintext"];
 
 /// What `kind` an exit code goes with.
 const KINDS: &[(i32, &str)] = &[
@@ -97,6 +101,9 @@ impl Summary {
         let limit = self.0["limit"].as_str();
         assert!(self.is_null("limit") || limit.is_some_and(|limit| LIMITS.contains(&limit)), "{run}");
         let is_local = self.0["direction"] == "local";
+        let sealing = self.0["sealing"].as_str();
+        assert!(self.is_null("sealing") || sealing.is_some_and(|sealing| SEALINGS.contains(&sealing)), "{run}");
+        assert!(run.code != 0 || is_local == sealing.is_none(), "{run}");
         assert!(!is_local || limit.is_none_or(|limit| limit != "network" && limit != "peer"), "{run}");
         self.check_wire(run);
     }
