@@ -5,7 +5,9 @@
 
 use crate::rig::{KIB, MIB, Part, Process, Rig, Run, Server, Valve, Way, assert_equal, bytes, ends, is_root, key_file};
 use crate::rig::{mtime, state};
+use pdcp::limits::SESSIONS_MAX;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::Signal;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -13,6 +15,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 const SOURCE: [Part; 1] = [Part::Data(1, 8 * MIB)];
 const OLD: [Part; 1] = [Part::Data(2, 8 * MIB)];
@@ -204,6 +207,49 @@ fn several_clients_at_once_get_what_they_asked_for() {
     let codes: Vec<i32> = clients.into_iter().map(|client| client.wait().code).collect();
     assert!(codes.contains(&0) && codes.iter().all(|code| [0, 43].contains(code)), "{codes:?}");
     assert_equal(&source, &rig.path("target"));
+}
+
+/// Sessions of clients that take nothing hold all that they may of a worker's buffers. Who comes then waits a moment, and is
+/// told; he may go, and is served when one of them has got on.
+#[test]
+fn who_waits_for_room_is_told_may_go_and_gets_it() {
+    let rig = Rig::in_memory();
+    let source = rig.make("source", &[Part::Data(1, 32 * MIB)]);
+    let mut server = Server::start(&["127.0.0.1:0", "-c", "1"]);
+    let pull = |port, name: &str| {
+        rig.start_by(port, Way::Pull, "source", name, &["-c", "1", "--connections", "1", "--no-fsync", "-v"])
+    };
+    let mut held = Vec::new();
+    let told = loop {
+        let valve = Valve::new(server.port, 2_000_000);
+        let client = pull(valve.port, &format!("target {}", held.len()));
+        while !valve.is_held() && !client.has_ended() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if client.has_ended() {
+            break client.wait();
+        }
+        held.push((valve, client));
+    };
+    told.ends_with(43);
+    told.tells("has no room for another session now; try again later");
+    assert!((4..SESSIONS_MAX).contains(&held.len()), "{} fill a worker", held.len());
+
+    let mut impatient = pull(server.port, "never");
+    impatient.line_with("not sealed"); // the last line before it waits
+    impatient.signal(Signal::TERM);
+    impatient.wait().ends_with(143);
+    server.process.line_with("interrupted");
+    let patient = pull(server.port, "new");
+    held.iter().for_each(|(valve, _)| valve.open());
+    patient.wait().ends_with(0);
+    assert_equal(&source, &rig.path("new"));
+    for (number, (_, client)) in held.into_iter().enumerate() {
+        client.wait().ends_with(0);
+        assert_equal(&source, &rig.path(format!("target {number}")));
+    }
+    server.process.signal(Signal::TERM);
+    assert_eq!(server.process.wait().code, 0);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 const EIO: i32 = 5;
 
@@ -92,6 +93,10 @@ impl Process {
         }
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ends_within(Duration::ZERO)
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
     }
@@ -107,7 +112,8 @@ impl Process {
     /// Waits for its end.
     #[track_caller]
     pub(crate) fn wait(mut self) -> Run {
-        let status = if self.ends_in_time() { self.child.wait().unwrap() } else { panic!("{} hangs", self.shown) };
+        let status =
+            if self.ends_within(DEADLINE) { self.child.wait().unwrap() } else { panic!("{} hangs", self.shown) };
         let stdout = self.stdout.take().map(|stdout| stdout.join().unwrap()).unwrap_or_default();
         loop {
             match self.lines.recv_timeout(DEADLINE) {
@@ -124,9 +130,9 @@ impl Process {
         }
     }
 
-    fn ends_in_time(&self) -> bool {
+    fn ends_within(&self, patience: Duration) -> bool {
         let process = pidfd_open(self.pid(), PidfdFlags::empty()).unwrap();
-        let timeout = Timespec { tv_sec: i64::try_from(DEADLINE.as_secs()).unwrap(), tv_nsec: 0 };
+        let timeout = Timespec { tv_sec: i64::try_from(patience.as_secs()).unwrap(), tv_nsec: 0 };
         poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout)).unwrap() > 0
     }
 }

@@ -74,6 +74,11 @@ impl Valve {
         self.held.recv_timeout(DEADLINE).expect("a copy that is large enough to be held");
     }
 
+    /// The same, if it is so by now.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.try_recv().is_ok()
+    }
+
     /// Lets everything pass from now on.
     pub(crate) fn open(&self) {
         self.change(|state| state.open = true);
