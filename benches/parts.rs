@@ -1,6 +1,6 @@
 //! The parts, one at a time: what a core does a second of each thing that happens to every block, frame or message.
 //!
-//! The bytes lie in a core's cache, so this is the part alone; `compare` measures the whole.
+//! The bytes lie in a core's cache, unless it says so, so this is the part alone; `compare` measures the whole.
 
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
@@ -26,6 +26,8 @@ criterion_main!(parts);
 
 /// What is protected along with a piece: a header, and a run of the table.
 const ABOUT: &[u8] = &[7; HEADER_LEN + RUN_LEN];
+/// More than any cache holds.
+const UNCACHED_BYTES: u32 = 512 << 20;
 /// Sealed pieces that lie ready to be opened: they stay in a core's cache.
 const PIECES_CACHED: u64 = 16;
 
@@ -52,6 +54,12 @@ fn digests(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(extent_bytes.into()));
         group.bench_function(name, |b| b.iter(|| hash_blocks(&layout, run, black_box(&bytes), &mut digests)));
         group.bench_function(format!("{name}, hole"), |b| b.iter(|| hash_hole(&layout, run, &mut digests)));
+        let bytes = content(UNCACHED_BYTES);
+        let mut extents = bytes.chunks(extent_bytes as usize).cycle();
+        let mut next = || extents.next().expect("endless");
+        group.bench_function(format!("{name}, in no cache"), |b| {
+            b.iter(|| hash_blocks(&layout, run, black_box(next()), &mut digests));
+        });
     }
 }
 

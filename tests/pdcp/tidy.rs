@@ -41,6 +41,7 @@ const HOMES: &[(&str, &str)] = &[
     ("rustls", "src/control/"),
     ("bincode", "src/wire/message.rs"),
     ("landlock", "src/root/wall.rs"),
+    ("fearless_simd", "src/digest/lanes.rs"),
     // Whoever opens a name, or follows one, does it where a jail may be in the way.
     ("openat2", "src/root/jail.rs"),
     ("openat", "src/root/"),
