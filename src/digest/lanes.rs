@@ -73,8 +73,8 @@ impl Lanes {
 fn hash(cpu: Avx512, first_chunk: u64, groups: &[Group], height: u32, digests: &mut [Digest]) {
     let mut nodes = [[Word::splat(cpu, 0); WORDS]; LANES];
     let mut chunk = first_chunk;
-    let digests_at_once = (LANES * LANES) >> height;
-    for (batch, digests) in digests.chunks_mut(digests_at_once).enumerate() {
+    // Sixteen groups at a time: of the nodes above a group, there is one for each lane.
+    for (batch, digests) in digests.chunks_mut((LANES * LANES) >> height).enumerate() {
         let first = batch * LANES;
         let mut count = LANES.min(groups.len() - first);
         for (index, nodes) in nodes[..count].iter_mut().enumerate() {
@@ -89,15 +89,21 @@ fn hash(cpu: Avx512, first_chunk: u64, groups: &[Group], height: u32, digests: &
             }
         }
         for (nodes, digests) in nodes.iter().zip(digests.chunks_mut(LANES)) {
-            let mut words = [[0; LANES]; WORDS];
-            for (word, node) in words.iter_mut().zip(nodes) {
-                node.store_slice(word);
-            }
-            for (lane, digest) in digests.iter_mut().enumerate() {
-                for (word, bytes) in words.iter().zip(digest.0.as_chunks_mut().0) {
-                    *bytes = word[lane].to_le_bytes();
-                }
-            }
+            store(nodes, digests);
+        }
+    }
+}
+
+/// The first of `nodes`, as many as there are digests.
+#[inline(always)]
+fn store(nodes: &Nodes, digests: &mut [Digest]) {
+    let mut words = [[0; LANES]; WORDS];
+    for (words, word) in words.iter_mut().zip(nodes) {
+        word.store_slice(words);
+    }
+    for (lane, digest) in digests.iter_mut().enumerate() {
+        for (words, bytes) in words.iter().zip(digest.0.as_chunks_mut().0) {
+            *bytes = words[lane].to_le_bytes();
         }
     }
 }
