@@ -1,9 +1,10 @@
-//! BLAKE3 of sixteen chunks at once, each in a lane of AVX-512's registers.
+//! BLAKE3 of thirty-two chunks at once: sixteen in the lanes of AVX-512's registers, and another sixteen between them.
 //!
-//! The library does that too, but waits for memory: its lanes read sixteen places at once, which no prefetcher of a CPU
-//! sees through. Bytes that no cache has, as those from a disk, it hashes at two thirds of the speed of others. Here the next
-//! sixteen chunks are fetched while these are hashed, which takes a quarter off the CPU time of a cold, equal file
-//! (benches/NOTES.md); it is not for what is in a cache, where both are as fast.
+//! The library hashes sixteen at once too, but each step of a compression needs the one before, and the CPU has room for
+//! twice as many as one compression has independent. It also waits for memory: its lanes read sixteen places at once, which
+//! no prefetcher of a CPU sees through. Here two compressions go side by side, and the next chunks are fetched meanwhile
+//! (benches/NOTES.md has the figures). Much of that hangs on what the compiler makes of it, which `cargo bench --bench parts
+//! -- digests` shows.
 //!
 //! The library has everything else: roots, what is left over at a file's end, CPUs without these registers. Names are
 //! those of BLAKE3's specification, section 2.
@@ -11,13 +12,18 @@
 use super::Digest;
 use crate::limits::DIGEST_LEN;
 use fearless_simd::{Avx512, Level, prelude::*, u8x64, u32x16};
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use std::arch::x86_64::{
+    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_shuffle_i32x4, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+};
+use std::array;
+use std::hint::black_box;
 
 const LANES: usize = 16;
 const WORDS: usize = DIGEST_LEN / 4;
 /// Bytes of a leaf.
 pub(super) const CHUNK_BYTES: usize = 1 << 10;
-/// What is hashed at once, a chunk a lane.
+/// A chunk a lane.
 pub(super) const GROUP_BYTES: usize = LANES * CHUNK_BYTES;
 /// What a compression takes of each lane: a line of the cache.
 const LINE_LEN: u32 = 64;
@@ -30,20 +36,40 @@ const LANE_NUMBERS: [u32; LANES] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13
 
 const IV: [u32; WORDS] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
-/// Where each word of a round's message stood in that of the round before.
-const PERMUTATION: [usize; 16] = [2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8];
 const ROUNDS: usize = 7;
+/// Where each word of a round's message stands in the first round's.
+const ORDER: [[usize; 16]; ROUNDS] = {
+    /// Where it stood in that of the round before.
+    const PERMUTATION: [usize; 16] = [2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8];
+    let mut order = [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]; ROUNDS];
+    let mut at = 16;
+    while at < 16 * ROUNDS {
+        order[at / 16][at % 16] = order[at / 16 - 1][PERMUTATION[at % 16]];
+        at += 1;
+    }
+    order
+};
 const CHUNK_START: u32 = 1 << 0;
 const CHUNK_END: u32 = 1 << 1;
 const PARENT: u32 = 1 << 2;
 
 /// A word of each lane.
 type Word = u32x16<Avx512>;
-/// A quarter of a compression's state.
-type Row = [Word; 4];
+/// Which quarters of registers to take: every other one of either.
+const EVEN: i32 = 0b10_00_10_00;
+const ODD: i32 = 0b11_01_11_01;
+
+type Message = [Word; 16];
 /// A node in each lane.
 type Nodes = [Word; WORDS];
+type Line = [u8; LINE_BYTES];
 type Group = [u8; GROUP_BYTES];
+/// A quarter of the state of each of `SETS` compressions that go side by side. Of two, the state takes all registers.
+type Row<const SETS: usize> = [[Word; 4]; SETS];
+/// What a step of the groups to come after these fetches of each: as many lines as this step reads.
+type Ahead<'a, const SETS: usize> = Option<[&'a [Line; LANES]; SETS]>;
+/// One part before the first round, and one in each.
+const PART_LINES: usize = LANES / (1 + ROUNDS);
 
 /// A CPU that has such registers (Intel since Ice Lake, AMD since Zen 4).
 #[derive(Clone, Copy, Debug)]
@@ -75,11 +101,15 @@ fn hash(cpu: Avx512, first_chunk: u64, groups: &[Group], height: u32, digests: &
     let mut chunk = first_chunk;
     // Sixteen groups at a time: of the nodes above a group, there is one for each lane.
     for (batch, digests) in digests.chunks_mut((LANES * LANES) >> height).enumerate() {
-        let first = batch * LANES;
-        let mut count = LANES.min(groups.len() - first);
-        for (index, nodes) in nodes[..count].iter_mut().enumerate() {
-            *nodes = chunks(cpu, chunk, &groups[first + index], groups.get(first + index + 1));
-            chunk += LANES as u64;
+        let groups = &groups[batch * LANES..];
+        let mut count = LANES.min(groups.len());
+        let (pairs, odd) = groups[..count].as_chunks();
+        for (index, pair) in pairs.iter().enumerate() {
+            [nodes[2 * index], nodes[2 * index + 1]] = chunks(cpu, chunk, pair, &groups[2 * index + 2..]);
+            chunk += 2 * LANES as u64;
+        }
+        if let Some(odd) = odd.first_chunk() {
+            [nodes[count - 1]] = chunks(cpu, chunk, odd, &[]);
         }
         // Half as many at each level, in the same order. Where they are odd, the last has nodes that nobody asks for.
         for _ in 0..height {
@@ -108,54 +138,100 @@ fn store(nodes: &Nodes, digests: &mut [Digest]) {
     }
 }
 
-/// The nodes of a group's chunks. `next` comes after it, and is fetched meanwhile.
+/// The nodes of the chunks of `groups`. The first of `next` will be wanted after them, and are fetched meanwhile.
 #[inline(always)]
-fn chunks(cpu: Avx512, chunk: u64, group: &Group, next: Option<&Group>) -> Nodes {
-    let mut nodes = initial(cpu);
-    // A group begins at a multiple of sixteen, so that a lane's number carries nothing over.
-    let [low, high] = [chunk & u64::from(u32::MAX), chunk >> 32].map(|half| u32::try_from(half).expect("half of it"));
-    let counter = [Word::splat(cpu, low) | Word::from_slice(cpu, &LANE_NUMBERS), Word::splat(cpu, high)];
+fn chunks<const SETS: usize>(cpu: Avx512, chunk: u64, groups: &[Group; SETS], next: &[Group]) -> [Nodes; SETS] {
+    let mut nodes = [initial(cpu); SETS];
+    let counters = array::from_fn(|set| counter(cpu, chunk + (set * LANES) as u64));
+    let next = next.first_chunk::<SETS>();
     for line in 0..LINES {
-        if let Some(next) = next {
-            prefetch(cpu, next, line);
+        let ahead = next.map(|groups| array::from_fn(|set| &groups[set].as_chunks().0.as_chunks().0[line]));
+        fetch::<SETS>(cpu, ahead, 0);
+        let flags = Word::splat(
+            cpu,
+            match line {
+                0 => CHUNK_START,
+                LINE_LAST => CHUNK_END,
+                _ => 0,
+            },
+        );
+        let mut messages = [[flags; 16]; SETS];
+        for set in 0..SETS {
+            messages[set] = lines(cpu, &groups[set], line);
         }
-        let mut rows = [counter[0]; LANES];
-        for lane in 0..LANES {
-            let bytes = &group[lane * CHUNK_BYTES + line * LINE_BYTES..][..LINE_BYTES];
-            rows[lane] = u8x64::from_slice(cpu, bytes).bitcast();
-        }
-        let flags = match line {
-            0 => CHUNK_START,
-            LINE_LAST => CHUNK_END,
-            _ => 0,
-        };
-        nodes = compress(cpu, nodes, transposed(rows), counter, flags);
+        nodes = compress(cpu, &nodes, &messages, &counters, flags, ahead);
     }
     nodes
 }
 
-fearless_simd::kernel!(
-    /// Asks for a sixteenth of `group`, in the order of its bytes.
-    #[inline(always)]
-    fn prefetch(cpu: Avx512, group: &Group, part: usize) {
-        for line in 0..LANES {
-            _mm_prefetch::<_MM_HINT_T0>((&raw const group[(part * LANES + line) * LINE_BYTES]).cast());
+/// Numbers of the chunks in the lanes, lower halves first.
+#[inline(always)]
+fn counter(cpu: Avx512, chunk: u64) -> [Word; 2] {
+    // A group begins at a multiple of sixteen, so that a lane's number carries nothing over.
+    let [low, high] = [chunk & u64::from(u32::MAX), chunk >> 32].map(|half| u32::try_from(half).expect("half of it"));
+    [Word::splat(cpu, low) | Word::from_slice(cpu, &LANE_NUMBERS), Word::splat(cpu, high)]
+}
+
+/// The `line`th of each chunk, as columns: a word in each lane.
+#[inline(always)]
+fn lines(cpu: Avx512, group: &Group, line: usize) -> Message {
+    let mut rows = [Word::splat(cpu, 0); LANES];
+    for (row, chunk) in rows.iter_mut().zip(group.as_chunks::<CHUNK_BYTES>().0) {
+        *row = u8x64::from_slice(cpu, &chunk[line * LINE_BYTES..][..LINE_BYTES]).bitcast();
+    }
+    transposed(cpu, rows)
+}
+
+/// The `part`th of `ahead`. A few lines at a time: a core has only so many misses open, and what it wants now would wait
+/// behind them.
+#[inline(always)]
+fn fetch<const SETS: usize>(cpu: Avx512, ahead: Ahead<'_, SETS>, part: usize) {
+    if let Some(ahead) = ahead {
+        for lines in ahead {
+            for line in &lines[part * PART_LINES..][..PART_LINES] {
+                prefetch(cpu, line);
+            }
         }
+    }
+}
+
+fearless_simd::kernel!(
+    #[inline(always)]
+    fn prefetch(cpu: Avx512, line: &Line) {
+        _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
     }
 );
 
-/// Rows into columns: four perfect shuffles of sixteen times sixteen words.
-#[inline(always)]
-fn transposed(mut rows: [Word; LANES]) -> [Word; LANES] {
-    for _ in 0..LANES.ilog2() {
-        let half = rows;
-        for row in 0..LANES / 2 {
-            rows[2 * row] = half[row].zip_low(half[row + LANES / 2]);
-            rows[2 * row + 1] = half[row].zip_high(half[row + LANES / 2]);
+fearless_simd::kernel!(
+    /// Rows into columns: within each four rows by unpacking, then their quarters by shuffling. No step takes words
+    /// from all over two registers: one that does takes five times as long here.
+    #[inline(always)]
+    fn transposed(cpu: Avx512, rows: Message) -> Message {
+        let mut columns = rows;
+        let mut quarters: [[__m512i; 4]; 4] = [[rows[0].into(); 4]; 4];
+        for (four, quarter) in rows.as_chunks::<4>().0.iter().zip(&mut quarters) {
+            let [a, b, c, d]: [__m512i; 4] = [four[0].into(), four[1].into(), four[2].into(), four[3].into()];
+            let [ab, cd] = [_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d)];
+            quarter[0] = _mm512_unpacklo_epi64(ab, cd);
+            quarter[1] = _mm512_unpackhi_epi64(ab, cd);
+            let [ab, cd] = [_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d)];
+            quarter[2] = _mm512_unpacklo_epi64(ab, cd);
+            quarter[3] = _mm512_unpackhi_epi64(ab, cd);
         }
+        // A quarter of a register now has a word of four rows each; registers that belong together, columns four apart.
+        let [a, b, c, d] = quarters;
+        for column in 0..4 {
+            let [a, b, c, d] = [a[column], b[column], c[column], d[column]];
+            let [ab, cd] = [_mm512_shuffle_i32x4::<EVEN>(a, b), _mm512_shuffle_i32x4::<EVEN>(c, d)];
+            columns[column] = _mm512_shuffle_i32x4::<EVEN>(ab, cd).simd_into(cpu);
+            columns[column + 8] = _mm512_shuffle_i32x4::<ODD>(ab, cd).simd_into(cpu);
+            let [ab, cd] = [_mm512_shuffle_i32x4::<ODD>(a, b), _mm512_shuffle_i32x4::<ODD>(c, d)];
+            columns[column + 4] = _mm512_shuffle_i32x4::<EVEN>(ab, cd).simd_into(cpu);
+            columns[column + 12] = _mm512_shuffle_i32x4::<ODD>(ab, cd).simd_into(cpu);
+        }
+        columns
     }
-    rows
-}
+);
 
 /// The nodes above each two neighbours, those of `left` first.
 #[inline(always)]
@@ -166,73 +242,134 @@ fn parents(cpu: Avx512, left: &Nodes, right: &Nodes) -> Nodes {
         message[word] = left[word].unzip_low(right[word]);
         message[WORDS + word] = left[word].unzip_high(right[word]);
     }
-    compress(cpu, initial(cpu), message, [zero, zero], PARENT)
-}
-
-#[inline(always)]
-fn initial(cpu: Avx512) -> Nodes {
-    let mut nodes = [Word::splat(cpu, 0); WORDS];
-    for word in 0..WORDS {
-        nodes[word] = Word::splat(cpu, IV[word]);
-    }
+    let [nodes] = compress(cpu, &[initial(cpu)], &[message], &[[zero, zero]], Word::splat(cpu, PARENT), None);
     nodes
 }
 
 #[inline(always)]
-fn compress(cpu: Avx512, nodes: Nodes, mut message: [Word; 16], counter: [Word; 2], flags: u32) -> Nodes {
-    let [h0, h1, h2, h3, h4, h5, h6, h7] = nodes;
-    let [iv0, iv1, iv2, iv3, ..] = initial(cpu);
-    let (mut a, mut b, mut c) = ([h0, h1, h2, h3], [h4, h5, h6, h7], [iv0, iv1, iv2, iv3]);
-    let mut d = [counter[0], counter[1], Word::splat(cpu, LINE_LEN), Word::splat(cpu, flags)];
-    for _ in 0..ROUNDS {
-        let [m0, m1, m2, m3, m4, m5, m6, m7, m8, m9, ma, mb, mc, md, me, mf] = message;
-        mix(&mut a, &mut b, &mut c, &mut d, [m0, m2, m4, m6], [m1, m3, m5, m7]);
-        // Diagonals become columns, and back.
-        (b, c, d) = (rotated::<1>(b), rotated::<2>(c), rotated::<3>(d));
-        mix(&mut a, &mut b, &mut c, &mut d, [m8, ma, mc, me], [m9, mb, md, mf]);
-        (b, c, d) = (rotated::<3>(b), rotated::<2>(c), rotated::<1>(d));
-        let before = message;
-        for word in 0..message.len() {
-            message[word] = before[PERMUTATION[word]];
+fn initial(cpu: Avx512) -> Nodes {
+    array::from_fn(|word| Word::splat(cpu, IV[word]))
+}
+
+#[inline(always)]
+fn compress<const SETS: usize>(
+    cpu: Avx512,
+    nodes: &[Nodes; SETS],
+    messages: &[Message; SETS],
+    counters: &[[Word; 2]; SETS],
+    flags: Word,
+    ahead: Ahead<'_, SETS>,
+) -> [Nodes; SETS] {
+    let iv = initial(cpu);
+    let length = Word::splat(cpu, LINE_LEN);
+    let state = &mut State {
+        a: nodes.map(|[h0, h1, h2, h3, ..]| [h0, h1, h2, h3]),
+        b: nodes.map(|[.., h4, h5, h6, h7]| [h4, h5, h6, h7]),
+        c: [[iv[0], iv[1], iv[2], iv[3]]; SETS],
+        d: counters.map(|[low, high]| [low, high, length, flags]),
+    };
+    // Written out: where each word of a message stands is then known to the compiler.
+    round::<0, SETS>(cpu, state, messages, ahead);
+    round::<1, SETS>(cpu, state, messages, ahead);
+    round::<2, SETS>(cpu, state, messages, ahead);
+    round::<3, SETS>(cpu, state, messages, ahead);
+    round::<4, SETS>(cpu, state, messages, ahead);
+    round::<5, SETS>(cpu, state, messages, ahead);
+    round::<6, SETS>(cpu, state, messages, ahead);
+    let State { a, b, c, d } = state;
+    xor(a, c);
+    xor(b, d);
+    array::from_fn(|set| {
+        let ([h0, h1, h2, h3], [h4, h5, h6, h7]) = (a[set], b[set]);
+        [h0, h1, h2, h3, h4, h5, h6, h7]
+    })
+}
+
+struct State<const SETS: usize> {
+    a: Row<SETS>,
+    b: Row<SETS>,
+    c: Row<SETS>,
+    d: Row<SETS>,
+}
+
+#[inline(always)]
+fn round<const ROUND: usize, const SETS: usize>(
+    cpu: Avx512,
+    state: &mut State<SETS>,
+    messages: &[Message; SETS],
+    ahead: Ahead<'_, SETS>,
+) {
+    fetch::<SETS>(cpu, ahead, 1 + ROUND);
+    let order = const { &ORDER[ROUND] };
+    // The compiler sees no reason to let compressions go side by side, as it counts registers: it would put one behind
+    // the other. It has to believe that the messages may have changed, so that no round's loads leave it.
+    let messages = black_box(messages);
+    let words = |first: usize| array::from_fn(|set| array::from_fn(|column| messages[set][order[first + 2 * column]]));
+    let State { a, b, c, d } = state;
+    mix(a, b, c, d, &words(0), &words(1));
+    // Diagonals become columns, and back.
+    (*b, *c, *d) = (rotated::<1, SETS>(b), rotated::<2, SETS>(c), rotated::<3, SETS>(d));
+    mix(a, b, c, d, &words(8), &words(9));
+    (*b, *c, *d) = (rotated::<3, SETS>(b), rotated::<2, SETS>(c), rotated::<1, SETS>(d));
+}
+
+/// G on four columns. Step by step on all, as the CPU has room for what does not wait for each other.
+#[inline(always)]
+fn mix<const SETS: usize>(
+    a: &mut Row<SETS>,
+    b: &mut Row<SETS>,
+    c: &mut Row<SETS>,
+    d: &mut Row<SETS>,
+    x: &Row<SETS>,
+    y: &Row<SETS>,
+) {
+    add(a, x);
+    add(a, b);
+    xor(d, a);
+    rotate_right::<16, SETS>(d);
+    add(c, d);
+    xor(b, c);
+    rotate_right::<12, SETS>(b);
+    add(a, y);
+    add(a, b);
+    xor(d, a);
+    rotate_right::<8, SETS>(d);
+    add(c, d);
+    xor(b, c);
+    rotate_right::<7, SETS>(b);
+}
+
+#[inline(always)]
+fn add<const SETS: usize>(to: &mut Row<SETS>, row: &Row<SETS>) {
+    for set in 0..SETS {
+        for column in 0..4 {
+            to[set][column] += row[set][column];
         }
     }
-    [a[0] ^ c[0], a[1] ^ c[1], a[2] ^ c[2], a[3] ^ c[3], b[0] ^ d[0], b[1] ^ d[1], b[2] ^ d[2], b[3] ^ d[3]]
-}
-
-/// G on four columns. Step by step on all four, as the CPU has room for what does not wait for each other.
-#[inline(always)]
-fn mix(a: &mut Row, b: &mut Row, c: &mut Row, d: &mut Row, x: Row, y: Row) {
-    add(a, &x);
-    add(a, b);
-    xor_rotate::<16>(d, a);
-    add(c, d);
-    xor_rotate::<12>(b, c);
-    add(a, &y);
-    add(a, b);
-    xor_rotate::<8>(d, a);
-    add(c, d);
-    xor_rotate::<7>(b, c);
 }
 
 #[inline(always)]
-fn add(to: &mut Row, row: &Row) {
-    for column in 0..4 {
-        to[column] += row[column];
+fn xor<const SETS: usize>(to: &mut Row<SETS>, row: &Row<SETS>) {
+    for set in 0..SETS {
+        for column in 0..4 {
+            to[set][column] ^= row[set][column];
+        }
     }
 }
 
 #[inline(always)]
-fn xor_rotate<const RIGHT: u32>(to: &mut Row, row: &Row) {
-    for column in 0..4 {
-        let word = to[column] ^ row[column];
-        to[column] = (word >> RIGHT) | (word << (u32::BITS - RIGHT));
+fn rotate_right<const BITS: u32, const SETS: usize>(row: &mut Row<SETS>) {
+    for row in row {
+        for word in row {
+            *word = (*word >> BITS) | (*word << (u32::BITS - BITS));
+        }
     }
 }
 
-/// `row`, from its element `FIRST` on.
+/// `row`, from its column `FIRST` on.
 #[inline(always)]
-fn rotated<const FIRST: usize>(row: Row) -> Row {
-    [row[FIRST % 4], row[(FIRST + 1) % 4], row[(FIRST + 2) % 4], row[(FIRST + 3) % 4]]
+fn rotated<const FIRST: usize, const SETS: usize>(row: &Row<SETS>) -> Row<SETS> {
+    row.map(|row| [row[FIRST % 4], row[(FIRST + 1) % 4], row[(FIRST + 2) % 4], row[(FIRST + 3) % 4]])
 }
 
 #[cfg(test)]
