@@ -10,12 +10,15 @@ use crate::server::{Server, free_port};
 use crate::spaces::{Side, Spaces};
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// pdiffcopy may wait for ever. The slowest here, rsync with all changed, needs half a minute for 1.9 GB.
 const LIMIT: Duration = Duration::from_secs(3600);
+/// Names of the files that hold what the two ends of a run print.
+const CLIENT: &str = "client";
+const SERVER: &str = "server";
 
 #[derive(Debug)]
 pub(crate) struct Bench<'a> {
@@ -82,7 +85,7 @@ impl Bench<'_> {
         if !pair.compare()? {
             return Err(Error::Program("the result is wrong".into()));
         }
-        let printed = self.printed()?;
+        let printed = self.printed(CLIENT)?;
         if let Some(words) = row.pdcp_says.filter(|words| !printed.contains(words)) {
             return Err(Error::Program(format!("did not say '{words}'")));
         }
@@ -107,18 +110,19 @@ impl Bench<'_> {
             Some(_) => None,
             None => self.peers.server(program, row, pair, address)?,
         };
-        let log = self.directory.join("server");
         let server = server.map(|mut command| {
-            let command = printing_to(&mut command, &log)?;
-            self.on(Side::Far, row, || Server::start(command, address.port()))
+            self.printing_to(&mut command, SERVER)?;
+            self.on(Side::Far, row, || Server::start(&mut command, address.port())).map_err(|error| match error {
+                Error::Program(what) => Error::Program(format!("{what}: {}", self.last_words(SERVER))),
+                error => error,
+            })
         });
         let server = server.transpose()?;
         let mut command = match &self.remote {
             Some(remote) => remote.client(program, row, pair),
             None => self.peers.client(program, row, pair, address),
         };
-        let log = self.directory.join("client");
-        printing_to(&mut command, &log)?;
+        self.printing_to(&mut command, CLIENT)?;
         if self.is_cold {
             pair.cool()?;
         }
@@ -127,9 +131,7 @@ impl Bench<'_> {
         let seconds = start.elapsed().as_secs_f64();
         let server = server.map(Server::end).transpose()?;
         if !client.status.success() {
-            let printed = self.printed()?;
-            let last_words = printed.lines().next_back().unwrap_or("without a word");
-            return Err(Error::Program(format!("{}, {last_words}", ending(client.status))));
+            return Err(Error::Program(format!("{}: {}", ending(client.status), self.last_words(CLIENT))));
         }
         Ok(Timed { seconds, client, server })
     }
@@ -142,9 +144,22 @@ impl Bench<'_> {
         }
     }
 
-    /// By the last client.
-    fn printed(&self) -> Result<String> {
-        Ok(String::from_utf8_lossy(&std::fs::read(self.directory.join("client"))?).into_owned())
+    /// Into a file, which takes all of it at any speed.
+    fn printing_to(&self, command: &mut Command, name: &str) -> Result<()> {
+        let file = File::create(self.directory.join(name))?;
+        command.stdout(file.try_clone()?).stderr(file);
+        Ok(())
+    }
+
+    /// By the last one of this name.
+    fn printed(&self, name: &str) -> Result<String> {
+        Ok(String::from_utf8_lossy(&std::fs::read(self.directory.join(name))?).into_owned())
+    }
+
+    /// Why it failed, as most programs say it.
+    fn last_words(&self, name: &str) -> String {
+        let printed = self.printed(name).unwrap_or_default();
+        printed.lines().next_back().unwrap_or("without a word").to_owned()
     }
 }
 
@@ -153,10 +168,4 @@ struct Timed {
     seconds: f64,
     client: Ended,
     server: Option<Ended>,
-}
-
-/// Into a file, which takes all of it at any speed.
-fn printing_to<'c>(command: &'c mut Command, path: &Path) -> Result<&'c mut Command> {
-    let file = File::create(path)?;
-    Ok(command.stdout(file.try_clone()?).stderr(file))
 }
