@@ -6,7 +6,7 @@
 use crate::process::Result;
 use rustix::fs::{Advice, FsWord};
 use std::fs::{File, FileTimes, OpenOptions};
-use std::io::{Error, Read, Write};
+use std::io::{Error, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -175,17 +175,21 @@ fn remove_if_there(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// By plain reads and writes: a shared extent (reflink) would make the next write to it dearer.
+/// By plain reads and writes: a shared extent (reflink) would make the next write to it dearer. Over what is there: a file
+/// that is cut off first gets its memory anew, in another order each time, and is up to a fifth slower to read than the
+/// source and the ceiling's files, which keep theirs.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     let mut from = File::open(from)?;
-    let mut to = File::create(to)?;
+    let mut to = OpenOptions::new().write(true).create(true).truncate(false).open(to)?;
     let mut buffer = piece();
     loop {
         match from.read(&mut buffer)? {
-            0 => return Ok(()),
+            0 => break,
             read => to.write_all(&buffer[..read])?,
         }
     }
+    let bytes = to.stream_position()?;
+    to.set_len(bytes)
 }
 
 fn are_equal(left: &Path, right: &Path) -> std::io::Result<bool> {
