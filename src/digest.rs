@@ -9,7 +9,7 @@ use crate::extent::{Layout, Run, StripeIndex};
 use crate::limits::BLOCK_BYTES_MAX;
 use crate::limits::{DIGEST_LEN, SIGNATURE_LEN};
 use crate::method::Method;
-use blake3::hazmat::{HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
+use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use std::fmt;
 
 #[cfg(target_arch = "x86_64")]
@@ -76,7 +76,7 @@ fn hash_in_lanes(block_bytes: usize, offset: u64, bytes: &[u8], digests: &mut [D
     let blocks = bytes.chunks_exact(block_bytes);
     for (offset, (block, digest)) in (offset..).step_by(block_bytes).zip(blocks.zip(digests)) {
         lanes.hash(offset, block, (GROUP_BYTES / CHUNK_BYTES).ilog2(), nodes);
-        *digest = fold(nodes, GROUP_BYTES as u64, block_bytes as u64, false);
+        *digest = fold(nodes, false);
     }
     bytes.len() / block_bytes
 }
@@ -149,7 +149,7 @@ pub fn sign_hole(method: Method, layout: &Layout, run: Run, digests: &[Digest], 
 pub fn fold_stripe(layout: &Layout, stripe: StripeIndex, blocks: &[Digest]) -> Digest {
     let run = layout.stripe(stripe).expect("a stripe of this file");
     assert_eq!(blocks.len(), run.count as usize);
-    fold(blocks, u64::from(layout.block().bytes()), layout.run_bytes(run), layout.stripes() == 1)
+    fold(&mut blocks.to_vec(), layout.stripes() == 1)
 }
 
 /// The file's digest from those of its stripes.
@@ -158,25 +158,41 @@ pub fn fold_file(layout: &Layout, stripes: &[Digest]) -> Digest {
     if stripes.is_empty() {
         return empty_file();
     }
-    fold(stripes, layout.stripe_bytes(), layout.file_bytes(), true)
+    fold(&mut stripes.to_vec(), true)
 }
 
-/// The node above `nodes`, each of which stands for `node_bytes` (the last may be shorter), `bytes` in all. As deep as a
-/// file has bits in its length.
-fn fold(nodes: &[Digest], node_bytes: u64, bytes: u64, root: bool) -> Digest {
-    if let [only] = nodes {
-        return *only;
+/// The node above all of `nodes`, level by level, in their own place: a level's last node without a neighbour belongs to the
+/// next one as it is.
+fn fold(nodes: &mut [Digest], root: bool) -> Digest {
+    let mut count = nodes.len();
+    while count > 2 {
+        let level = &mut nodes[..count];
+        for parent in fold_in_lanes(level)..count / 2 {
+            let [left, right] = [level[2 * parent].0, level[2 * parent + 1].0];
+            level[parent] = Digest(merge_subtrees_non_root(&left, &right, Mode::Hash));
+        }
+        if !count.is_multiple_of(2) {
+            level[count / 2] = level[count - 1];
+        }
+        count = count.div_ceil(2);
     }
-    let left_bytes = left_subtree_len(bytes);
-    let left_nodes = usize::try_from(left_bytes / node_bytes).expect("no more than there are");
-    let (left, right) = nodes.split_at(left_nodes);
-    let left = fold(left, node_bytes, left_bytes, false).0;
-    let right = fold(right, node_bytes, bytes - left_bytes, false).0;
-    if root {
-        Digest(*merge_subtrees_root(&left, &right, Mode::Hash).as_bytes())
-    } else {
-        Digest(merge_subtrees_non_root(&left, &right, Mode::Hash))
+    match &nodes[..count] {
+        [left, right] if root => Digest(*merge_subtrees_root(&left.0, &right.0, Mode::Hash).as_bytes()),
+        [left, right] => Digest(merge_subtrees_non_root(&left.0, &right.0, Mode::Hash)),
+        only => only[0],
     }
+}
+
+/// As many of the first parents of a level as the CPU's lanes take together, over the level's first nodes. Says how many.
+#[cfg(target_arch = "x86_64")]
+fn fold_in_lanes(level: &mut [Digest]) -> usize {
+    lanes::Lanes::detect().map_or(0, |lanes| lanes.fold(level))
+}
+
+/// No lanes that are known here.
+#[cfg(not(target_arch = "x86_64"))]
+fn fold_in_lanes(_: &mut [Digest]) -> usize {
+    0
 }
 
 #[cfg(test)]
@@ -226,6 +242,20 @@ mod tests {
         }
         let empty = Layout::checked(0, BlockSize::default(), MIB).expect("allowed");
         assert_eq!(file_digest(&empty, b"", false).to_string(), blake3::hash(b"").to_hex().as_str());
+    }
+
+    #[test]
+    fn any_number_of_nodes_is_folded_into_the_files_tree() {
+        let block = BlockSize::checked(4096).expect("allowed");
+        let content = content(200 * 4096);
+        for blocks in 1..=200 {
+            for bytes in [blocks * 4096, blocks * 4096 - 1] {
+                let layout = Layout::checked(bytes, block, 1 << 20).expect("allowed");
+                let content = &content[..usize::try_from(bytes).expect("small")];
+                let want = blake3::hash(content);
+                assert_eq!(file_digest(&layout, content, false).0, *want.as_bytes(), "{blocks} blocks, {bytes} bytes");
+            }
+        }
     }
 
     #[test]

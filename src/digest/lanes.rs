@@ -11,7 +11,7 @@
 
 use super::Digest;
 use crate::limits::DIGEST_LEN;
-use fearless_simd::{Avx512, Level, prelude::*, u8x64, u32x16};
+use fearless_simd::{Avx512, Level, prelude::*, u8x32, u8x64, u32x16};
 use std::arch::x86_64::{
     __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_shuffle_i32x4, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
     _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
@@ -93,6 +93,15 @@ impl Lanes {
             || hash(self.0, offset / CHUNK_BYTES as u64, groups, height, digests),
         );
     }
+
+    /// Parents of neighbours in `nodes`, over the first of these: sixteen at a time, as many as there are. Says how many.
+    /// None of them is the file's root.
+    pub(super) fn fold(self, nodes: &mut [Digest]) -> usize {
+        self.0.vectorize(
+            #[inline(always)]
+            || fold(self.0, nodes),
+        )
+    }
 }
 
 #[inline(always)]
@@ -122,6 +131,20 @@ fn hash(cpu: Avx512, first_chunk: u64, groups: &[Group], height: u32, digests: &
             store(nodes, digests);
         }
     }
+}
+
+#[inline(always)]
+fn fold(cpu: Avx512, nodes: &mut [Digest]) -> usize {
+    let parents = nodes.len() / 2 / LANES * LANES;
+    for parent in (0..parents).step_by(LANES) {
+        let pair = |lane: usize| {
+            let [left, right] = [0, 1].map(|side| u8x32::from_slice(cpu, &nodes[2 * (parent + lane) + side].0));
+            left.combine(right).bitcast()
+        };
+        let message = transposed(cpu, array::from_fn(pair));
+        store(&above(cpu, message), &mut nodes[parent..][..LANES]);
+    }
+    parents
 }
 
 /// The first of `nodes`, as many as there are digests.
@@ -242,6 +265,13 @@ fn parents(cpu: Avx512, left: &Nodes, right: &Nodes) -> Nodes {
         message[word] = left[word].unzip_low(right[word]);
         message[WORDS + word] = left[word].unzip_high(right[word]);
     }
+    above(cpu, message)
+}
+
+/// The nodes above two neighbours each, whose values are the message.
+#[inline(always)]
+fn above(cpu: Avx512, message: Message) -> Nodes {
+    let zero = Word::splat(cpu, 0);
     let [nodes] = compress(cpu, &[initial(cpu)], &[message], &[[zero, zero]], Word::splat(cpu, PARENT), None);
     nodes
 }
