@@ -25,7 +25,7 @@
 //! - The target asks, the source answers. All that has to be known to go on, to retry or to move work is at the target.
 //! - A block is read once on each side, and sent from the buffer that it was read into.
 //! - A worker owns its ring, its buffers, its connections and its descriptions of the files. Workers of a session share
-//!   a cursor over stripes and counters, no data.
+//!   a cursor over stripes, counters, and the pen that one of them at a time writes with through the page cache; no data.
 //! - Machines hold block numbers and digests, never bytes, buffers or descriptors; they read no clock and do no I/O.
 //! - Every queue, loop, wait and buffer has its bound in [`limits`]. No number of a peer's makes us allocate, index or panic.
 //! - A stripe is done when its digest is equal on both ends and its writes have completed in full. A target is committed
@@ -57,7 +57,7 @@
 //! # Deliberately absent
 //!
 //! Trees. A second backend for kernels without io_uring (the trait is there). Matching of data that moved. Compression.
-//! Locks, allocations and log lines on the way of the data.
+//! Allocations and log lines on the way of the data, and locks but for the pen: there the kernel has one of its own.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may end at the first surprise"))]
 

@@ -1,6 +1,7 @@
 //! What passes between control and the workers: jobs in, outcomes out, and what the workers of one session share.
 //!
-//! Nothing here is touched more than once a stripe, but for the counters, which are added to once a completion.
+//! Nothing here is touched more than once a stripe, but for the counters, which are added to once a completion, and the pen
+//! of a target that is written through the page cache.
 
 use super::WorkerError;
 use crate::completion::{Completions, Errno, Mode, Waker};
@@ -11,8 +12,8 @@ use crate::limits::{CONNECTIONS_MAX, JOBS_MAX, OUTCOMES_MAX, STRIPES_OPEN_MAX};
 use crate::seal::Duplex;
 use crate::session::{Finished, Terms};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// Which session, among those of this process.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -105,6 +106,7 @@ pub struct SessionShared {
     pub counters: Counters,
     /// Stripes nobody has taken yet; of use at the target only.
     pub cursor: Cursor,
+    pub(super) pen: Pen,
     may_write: AtomicBool,
     /// Some stripe was, or will be, begun for the second time: there may be bytes in it that nobody wants.
     retries: AtomicBool,
@@ -119,6 +121,7 @@ impl SessionShared {
         let shared = Self {
             counters: Counters::default(),
             cursor: Cursor::new(stripes),
+            pen: Pen::default(),
             may_write: AtomicBool::new(false),
             retries: AtomicBool::new(false),
             outcomes,
@@ -188,6 +191,23 @@ impl Cursor {
     /// A stripe whose connection is lost, with nothing of it in flight any more.
     pub(super) fn give_back(&self, stripe: StripeIndex) {
         self.returned.0.try_send(stripe).expect("no more stripes than connections can have open");
+    }
+}
+
+/// Whoever writes to the target through the page cache has it. The kernel lets one writer at a time into an inode, and lets
+/// the others spin: whoever finds the pen taken has better things to do, or sleeps.
+#[derive(Debug, Default)]
+pub(super) struct Pen(Mutex<()>);
+
+impl Pen {
+    /// `None`: another worker has it, and we do not wait.
+    pub(super) fn take(&self, waits: bool) -> Option<MutexGuard<'_, ()>> {
+        // Nothing lies behind it that a panic could leave half done.
+        match self.0.try_lock() {
+            Err(TryLockError::WouldBlock) => waits.then(|| self.0.lock().unwrap_or_else(PoisonError::into_inner)),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Ok(taken) => Some(taken),
+        }
     }
 }
 

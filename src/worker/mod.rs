@@ -2,7 +2,7 @@
 //!
 //! Workers belong to the process and serve all sessions; a session's part on a worker is its *guest*. Jobs come from
 //! control, outcomes go there, bytes come and go through the completions below. Nothing is shared with other workers but
-//! the session's cursor and counters. An error ends the guest's session and no other.
+//! the session's cursor, counters and pen. An error ends the guest's session and no other.
 
 mod connection;
 pub mod inbox;
@@ -211,12 +211,17 @@ impl<C: Completions> Worker<C> {
             // Once around: who has work left after the quantum is used up is listed again.
             for _ in 0..self.list.len() {
                 let (slot, index) = self.list.pop_front().expect("counted");
-                self.look_at(slot, index, &mut quantum_bytes);
+                self.look_at(slot, index, &mut quantum_bytes, false);
             }
             idle &= !moved;
             if !moved || quantum_bytes == 0 {
                 break;
             }
+        }
+        // Who could not write before does now, if the last turn has brought nothing else to do.
+        let outwritten = self.outwritten();
+        if let Some((slot, index)) = outwritten.filter(|_| idle) {
+            self.look_at(slot, index, &mut quantum_bytes, true);
         }
         self.dismiss_drained();
         self.start_waiting();
@@ -225,10 +230,11 @@ impl<C: Completions> Worker<C> {
         }
         let held_up = self.parties.iter().flatten().any(|(guest, _)| !guest.outbox.is_empty());
         let copies = !idle && self.copies();
-        let wait_ms = match (self.list.is_empty() && self.jobs.is_empty() && !copies, held_up) {
-            (false, _) => 0,
-            (true, true) => wait_ms.min(10),
-            (true, false) => wait_ms,
+        let busy = !self.list.is_empty() || !self.jobs.is_empty() || outwritten.is_some();
+        let wait_ms = match (busy || copies, held_up) {
+            (true, _) => 0,
+            (false, true) => wait_ms.min(10),
+            (false, false) => wait_ms,
         };
         if wait_ms > 0 || copies {
             self.book_work(self.backend.now_ns());
@@ -428,8 +434,8 @@ impl<C: Completions> Worker<C> {
         let about = completion.tag.about;
         self.work_for(slot);
         let (guest, connections) = self.parties[slot].as_mut().expect("a guest stays while something is in flight");
-        let mut cx =
-            Context { backend: &mut self.backend, shares: &self.shares, bench: &mut self.bench, quantum_bytes };
+        let (shares, bench) = (&self.shares, &mut self.bench);
+        let mut cx = Context { backend: &mut self.backend, shares, bench, quantum_bytes, idle: false };
         let result = connections[index].complete(what, about, completion, guest, &mut cx);
         match result {
             Ok(()) => self.enlist(slot, index),
@@ -437,13 +443,20 @@ impl<C: Completions> Worker<C> {
         }
     }
 
-    fn look_at(&mut self, slot: usize, index: usize, quantum_bytes: &mut u32) {
+    /// A connection that has something to write, and could not.
+    fn outwritten(&self) -> Option<(usize, usize)> {
+        let of = |party: &Party<C>| party.1.iter().position(|connection| connection.outwritten);
+        let mut slots = self.parties.iter().enumerate();
+        slots.find_map(|(slot, party)| Some((slot, party.as_ref().and_then(of)?)))
+    }
+
+    fn look_at(&mut self, slot: usize, index: usize, quantum_bytes: &mut u32, idle: bool) {
         self.work_for(slot);
         let Some((guest, connections)) = &mut self.parties[slot] else { return };
         let Some(connection) = connections.get_mut(index) else { return };
         connection.listed = false;
-        let mut cx =
-            Context { backend: &mut self.backend, shares: &self.shares, bench: &mut self.bench, quantum_bytes };
+        let (shares, bench) = (&self.shares, &mut self.bench);
+        let mut cx = Context { backend: &mut self.backend, shares, bench, quantum_bytes, idle };
         match connection.advance(guest, &mut cx) {
             Ok(()) if connection.has_work() => self.enlist(slot, index),
             Ok(()) => {}

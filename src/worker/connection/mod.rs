@@ -34,6 +34,8 @@ pub(super) struct Context<'a, C: Completions> {
     pub(super) bench: &'a mut Bench,
     /// Bytes that may still be hashed before the completions are looked at again.
     pub(super) quantum_bytes: &'a mut u32,
+    /// There is nothing else to do: it may wait until another worker has written.
+    pub(super) idle: bool,
 }
 
 /// Where a worker hashes and decodes; used by one connection at a time.
@@ -109,6 +111,8 @@ pub(super) struct Connection<C: Completions> {
     spare: Vec<Vec<Run>>,
     /// It waits for a buffer.
     pub(super) starved: bool,
+    /// It has something to write, and another worker was writing.
+    pub(super) outwritten: bool,
     /// It is on its worker's list of connections to look at.
     pub(super) listed: bool,
     draining: bool,
@@ -139,6 +143,7 @@ impl<C: Completions> Connection<C> {
             reading: 0,
             spare: Vec::new(),
             starved: false,
+            outwritten: false,
             listed: false,
             draining: false,
             lost: None,
@@ -189,6 +194,7 @@ impl<C: Completions> Connection<C> {
         }
         self.work.clear();
         self.writes.clear();
+        self.outwritten = false;
         self.held.clear();
     }
 
@@ -519,8 +525,10 @@ impl<C: Completions> Connection<C> {
         self.spare.push(pieces);
     }
 
-    /// Starts the writes, once they are allowed.
+    /// Starts the writes, once they are allowed. Those through the page cache are done when they are started, by a worker
+    /// at a time; who is not the one comes again when there is nothing else to do.
     fn write(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
+        self.outwritten = false;
         if self.writes.is_empty() {
             return Ok(false);
         }
@@ -534,6 +542,11 @@ impl<C: Completions> Connection<C> {
         let file = guest.target.as_ref().expect("only a target writes");
         let (id, mode, basis_bytes) = (file.id, file.mode, file.bytes);
         let began_ns = cx.backend.now_ns();
+        let pen = (mode != Mode::Direct).then(|| guest.shared.pen.take(cx.idle));
+        if let Some(None) = pen {
+            self.outwritten = true;
+            return Ok(false);
+        }
         while let Some(write) = self.writes.pop_front() {
             match write {
                 Write::Bytes(run, part) => {
