@@ -203,8 +203,10 @@ impl Copy {
     ) -> Result<(), Failure> {
         let Remotely { mut link, hello, welcome, agreed, seated, sealing, same_host } = connected;
         let sockets: Vec<_> = seated.into_iter().map(|seated| seated.joined(Side::Client, sealing.cipher())).collect();
-        let plan = if same_host { plan.beside(&welcome.cores, welcome.workers) } else { plan };
         let workers = plan.count.min(agreed.connections).max(1);
+        // Where there are fewer connections than workers, the last ones get none.
+        let theirs = &welcome.cores[..welcome.cores.len().min(agreed.connections as usize)];
+        let plan = if same_host { plan.beside(workers, theirs) } else { plan };
         let metadata = welcome.source;
         let joined = u64::try_from(sockets.len()).unwrap_or(0);
         let names = Names {

@@ -60,12 +60,13 @@ impl Plan {
         Ok(Self { count, cores, restricted })
     }
 
-    /// The plan beside a server on the same host: worker i where its worker i is, if there are too few cores for both.
-    pub(super) fn beside(mut self, theirs: &[u32], their_count: u32) -> Self {
+    /// The plan for so many workers beside those of a server on the same host, on cores of `theirs`: worker i where its
+    /// worker i is, if there are too few cores for both.
+    pub(super) fn beside(mut self, workers: u32, theirs: &[u32]) -> Self {
         if self.cores.is_empty() || theirs.is_empty() || !theirs.iter().all(|core| self.cores.contains(core)) {
             return self;
         }
-        if self.count as usize + their_count as usize > self.cores.len() {
+        if workers as usize + theirs.len() > self.cores.len() {
             self.cores = theirs.to_vec();
         } else {
             self.cores.retain(|core| !theirs.contains(core));
@@ -135,5 +136,27 @@ impl Drop for Crew {
     fn drop(&mut self) {
         self.mailboxes.iter().for_each(|mailbox| mailbox.post(Job::Leave));
         self.threads.drain(..).for_each(|thread| _ = thread.join());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beside_a_server_cores_are_shared_only_where_there_are_too_few() {
+        #[track_caller]
+        fn check(own: &[u32], workers: u32, theirs: &[u32], want: &[u32]) {
+            let plan = Plan { count: 4, cores: own.into(), restricted: false };
+            assert_eq!(plan.beside(workers, theirs).cores, want);
+        }
+        check(&[1, 0], 2, &[0, 1], &[0, 1]);
+        check(&[1, 0], 2, &[0], &[0]);
+        check(&[1, 0], 1, &[1], &[0]); // one connection: both ends at the same time
+        check(&[2, 3, 0, 1], 2, &[3, 0], &[2, 1]);
+        check(&[2, 3, 0, 1], 3, &[3, 0], &[3, 0]);
+        check(&[1, 0], 1, &[], &[1, 0]); // not pinned, either of them
+        check(&[], 1, &[0], &[]);
+        check(&[1, 0], 1, &[7], &[1, 0]); // it may use cores that we may not
     }
 }
