@@ -34,6 +34,8 @@ pub(crate) enum Times {
 }
 
 const YARDSTICK: &str = "yardstick";
+/// What is judged.
+const PDCP: [&str; 3] = ["pdcp push", "pdcp pull", "pdcp local"];
 
 /// Both ends on two cores, warm, tmpfs, 1.92 GB.
 const WARM: &[Goal] = &[
@@ -120,6 +122,14 @@ pub(crate) struct Ceiling {
     pub(crate) seconds: f64,
 }
 
+impl Ceiling {
+    /// How many times the least pdcp took, by each way that was measured.
+    pub(crate) fn distances(&self, samples: &[Sample]) -> Vec<(&'static str, f64)> {
+        let seconds = |program: &'static str| Some((program, median(samples, &self.row, program, Figure::Seconds)?));
+        PDCP.into_iter().filter_map(seconds).map(|(program, seconds)| (program, seconds / self.seconds)).collect()
+    }
+}
+
 /// What became of one goal for one program; `text` has the figures.
 #[derive(Debug)]
 pub(crate) struct Verdict {
@@ -138,8 +148,7 @@ pub(crate) enum Outcome {
 pub(crate) fn judge(goals: &[Goal], samples: &[Sample], ceilings: &[Ceiling]) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     for goal in goals {
-        let judged = ["pdcp push", "pdcp pull", "pdcp local"].iter();
-        let judged: Vec<_> = judged.filter_map(|program| goal.judge(program, samples, ceilings)).collect();
+        let judged: Vec<_> = PDCP.iter().filter_map(|program| goal.judge(program, samples, ceilings)).collect();
         if judged.is_empty() {
             verdicts.push(Verdict { outcome: Outcome::NotMeasured, text: goal.to_string() });
         }

@@ -164,7 +164,7 @@ fn measure_long_path(arguments: &Arguments, findings: &mut Findings) -> Result<(
     let ceiling = |row: &String| goals::Ceiling { row: row.clone(), seconds: long_path::least_seconds() };
     let ceilings: Vec<_> = table.rows.iter().map(ceiling).collect();
     overview::print_long_path(&table, &samples);
-    overview::print_ceilings("", &ceilings);
+    overview::print_ceilings("", &ceilings, &samples);
     findings.ceilings.extend(ceilings);
     findings.tables.push(table);
     findings.samples.extend(samples);
@@ -193,7 +193,7 @@ impl Findings {
         let (samples, failures) = bench.rounds(&section.rows, pair, arguments.runs, between)?;
         overview::print_section(section, pair, &samples);
         let (text, ceilings) = bounds.tell(section, pair.bytes, &samples);
-        overview::print_ceilings(&text, &ceilings);
+        overview::print_ceilings(&text, &ceilings, &samples);
         self.ceilings.extend(ceilings);
         self.tables.push(section.into());
         self.samples.extend(samples);

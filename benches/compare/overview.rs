@@ -42,14 +42,17 @@ pub(crate) fn print_long_path(table: &Table, samples: &[Sample]) {
     }
 }
 
-/// What the machine does at most: in general, and in each row.
-pub(crate) fn print_ceilings(parts: &str, ceilings: &[Ceiling]) {
+/// What the machine does at most, in general and in each row, and how far from it pdcp is.
+pub(crate) fn print_ceilings(parts: &str, ceilings: &[Ceiling], samples: &[Sample]) {
     if ceilings.is_empty() {
         return;
     }
     println!("\nAt most, in the same run:\n{parts}");
-    for Ceiling { row, seconds } in ceilings {
-        println!("{row:<32}{seconds:>8.3} s at least");
+    for ceiling in ceilings {
+        let Ceiling { row, seconds } = ceiling;
+        let distances = ceiling.distances(samples).into_iter().map(|(program, times)| format!("{program} {times:.2}"));
+        let distances = distances.collect::<Vec<_>>().join(", ");
+        println!("{row:<32}{seconds:>8.3} s at least; times that: {distances}");
     }
 }
 

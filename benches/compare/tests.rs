@@ -167,9 +167,9 @@ mod reports {
         let (_, page) = written(&run(vec![table("two ends", Shape::Bars, &["10 %", "50 %"])], samples));
         for line in [
             "## Two ends",
-            "| seconds | pdcp push | rsync delta | ceiling |",
-            "| 10 % | 1.50 | 7.00 | 0.50 |",
-            "| 50 % |  | 8.00 |  |",
+            "| seconds | pdcp push | rsync delta | ceiling | pdcp / ceiling |",
+            "| 10 % | 1.50 | 7.00 | 0.50 | 3.00 |",
+            "| 50 % |  | 8.00 |  |  |",
             "| 10 % | 3.00 | 14.00 |",
             "- 10 %: cp failed",
         ] {

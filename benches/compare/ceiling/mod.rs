@@ -16,7 +16,6 @@ use crate::subject::Pdcp;
 use core_affinity::CoreId;
 use lane::{Basis, CHUNK_BYTES, Duty, Lane, PIECE_BYTES, Sample, Written};
 use start::Starter;
-use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
@@ -26,8 +25,6 @@ use std::sync::Arc;
 
 /// What is copied to and fro: well above any cache, and enough places of the source.
 const SAMPLE_BYTES: u64 = 512 << 20;
-/// New files that are kept for a while, so that not always the same memory is new space: each takes up to 200 MB.
-const FRESH_KEPT: usize = 4;
 
 /// What a row has to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -110,8 +107,6 @@ pub(crate) struct Ceiling {
     targets: Vec<Arc<File>>,
     /// A target for all lanes, with anything in it.
     inode: Arc<File>,
-    /// Targets that were new.
-    fresh: VecDeque<Vec<Arc<File>>>,
     directory: PathBuf,
     /// Chunks of a lane.
     chunks: u64,
@@ -135,7 +130,6 @@ impl Ceiling {
             source: Arc::new(source),
             targets: cores.iter().map(|_| scratch(directory)).collect::<io::Result<_>>()?,
             inode: scratch(directory)?,
-            fresh: VecDeque::new(),
             directory: directory.to_owned(),
             chunks,
             source_step_bytes,
@@ -147,7 +141,7 @@ impl Ceiling {
         Ok(ceiling)
     }
 
-    /// Measures everything once more, in less than two seconds.
+    /// Measures everything once more, in about three seconds.
     pub(crate) fn repeat(&mut self) -> io::Result<()> {
         for (index, (_, measure)) in MEASURES.iter().enumerate() {
             let result = match *measure {
@@ -206,7 +200,7 @@ impl Ceiling {
         middle(&self.results[index])
     }
 
-    fn work_rate(&mut self, cores: Cores, duty: Duty) -> io::Result<f64> {
+    fn work_rate(&self, cores: Cores, duty: Duty) -> io::Result<f64> {
         let targets = match duty.written {
             Written::New => self.new_targets()?,
             Written::Nowhere | Written::Over => self.targets.clone(),
@@ -214,7 +208,7 @@ impl Ceiling {
         lane::rate(&self.lanes(cores, &targets), duty)
     }
 
-    fn inode_rate(&mut self, cores: Cores, duty: Duty) -> io::Result<f64> {
+    fn inode_rate(&self, cores: Cores, duty: Duty) -> io::Result<f64> {
         let target = match duty.written {
             Written::New => Arc::clone(&self.new_targets()?[0]),
             Written::Nowhere | Written::Over => Arc::clone(&self.inode),
@@ -244,14 +238,12 @@ impl Ceiling {
         vec![Arc::clone(target); self.cores.len()]
     }
 
-    /// Empty files, a lane each, in the room that the oldest ones give back.
-    fn new_targets(&mut self) -> io::Result<Vec<Arc<File>>> {
-        if self.fresh.len() == FRESH_KEPT {
-            self.fresh.pop_front();
-        }
-        let targets = self.cores.iter().map(|_| scratch(&self.directory)).collect::<io::Result<Vec<_>>>()?;
-        self.fresh.push_back(targets.clone());
-        Ok(targets)
+    /// Empty files, a lane each, in the room that others give back now, as the target before does in the rows that begin
+    /// without one. Memory that a virtual machine's host has yet to give would be up to five times slower, and no bound.
+    fn new_targets(&self) -> io::Result<Vec<Arc<File>>> {
+        let targets = || self.cores.iter().map(|_| scratch(&self.directory)).collect::<io::Result<Vec<_>>>();
+        self.lanes(Cores::All, &targets()?).iter().try_for_each(fill)?;
+        targets()
     }
 
     fn some(&self, cores: Cores) -> &[CoreId] {

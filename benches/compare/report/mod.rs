@@ -90,8 +90,8 @@ fn write_ceilings(ceilings: &[Ceiling], path: &Path) -> Result<(), ReportError> 
 
 impl Run {
     /// The least seconds that the machine can do `row` in, where that was measured.
-    fn ceiling(&self, row: &str) -> Option<f64> {
-        self.ceilings.iter().find(|ceiling| ceiling.row == row).map(|ceiling| ceiling.seconds)
+    fn ceiling(&self, row: &str) -> Option<&Ceiling> {
+        self.ceilings.iter().find(|ceiling| ceiling.row == row)
     }
 }
 

@@ -85,16 +85,20 @@ fn figures(run: &Run, table: &Table, figure: Figure) -> String {
             cells.push(show(value));
         }
         if has_ceilings {
-            cells.push(show(run.ceiling(row)));
+            let ceiling = run.ceiling(row);
+            cells.push(show(ceiling.map(|ceiling| ceiling.seconds)));
+            let distances = ceiling.map(|ceiling| ceiling.distances(&run.samples)).unwrap_or_default();
+            let distances: Vec<_> = distances.into_iter().map(|(_, times)| format!("{times:.2}")).collect();
+            cells.push(distances.join(" / "));
         }
         lines += &line(cells.iter().map(String::as_str));
     }
     if !told {
         return String::new();
     }
-    let ceiling = has_ceilings.then_some("ceiling");
-    let names: Vec<&str> =
-        [figure.name()].into_iter().chain(table.programs.iter().map(String::as_str)).chain(ceiling).collect();
+    let ceiling: &[&str] = if has_ceilings { &["ceiling", "pdcp / ceiling"] } else { &[] };
+    let programs = table.programs.iter().map(String::as_str);
+    let names: Vec<&str> = [figure.name()].into_iter().chain(programs).chain(ceiling.iter().copied()).collect();
     let rule = names.iter().enumerate().map(|(column, _)| if column == 0 { "---" } else { "--:" });
     let rule = format!("|{}|\n", rule.collect::<Vec<_>>().join("|"));
     line(names) + &rule + &lines + "\n"

@@ -38,7 +38,11 @@ pub(super) fn groups(run: &Run) -> Vec<Group> {
         for row in &table.rows {
             let seconds = |program: &String| median(&run.samples, row, program, Figure::Seconds);
             let bars = table.programs.iter().filter_map(|program| Some((program.clone(), seconds(program)?)));
-            groups.push(Group { row: row.clone(), bars: bars.collect(), ceiling: run.ceiling(row) });
+            groups.push(Group {
+                row: row.clone(),
+                bars: bars.collect(),
+                ceiling: run.ceiling(row).map(|ceiling| ceiling.seconds),
+            });
         }
     }
     groups.retain(|group| !group.bars.is_empty());
