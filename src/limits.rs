@@ -172,6 +172,11 @@ pub const ANSWER_BYTES_MAX: u64 = 256;
 /// than with 192. With 32 KiB there is room for one segment of loopback, and each waits for a delayed acknowledgement.
 pub const LOCAL_SEND_BUFFER_BYTES: usize = 128 << 10;
 
+/// Turns on end in which a connection lets another worker write before it waits until that one is done: enough to do what
+/// there is to do meanwhile (a turn hashes [`HASH_QUANTUM_BYTES`] at most), and soon over where there is nothing. With 1 a
+/// first copy over 16 connections takes 5 % longer, with 16 as long.
+pub const OUTWRITTEN_TURNS_MAX: u32 = 4;
+
 // --- operations of one worker ---
 
 /// Submission queue of a worker's ring. Full means: submit, then go on.

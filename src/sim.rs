@@ -148,6 +148,13 @@ struct World {
 }
 
 impl World {
+    /// In which nothing has happened yet.
+    fn new(seed: u64, disks: Vec<Disk>, connections: usize, fault: Fault, rough: bool) -> Self {
+        let pipes = (0..2 * connections).map(|_| Pipe::default()).collect();
+        let (dice, heard) = (Dice(seed), Vec::new());
+        Self { dice, disks, pipes, fault, happened: false, now_ms: 0, trace: 0, rough, heard }
+    }
+
     fn note(&mut self, what: u64) {
         self.trace = (self.trace ^ what).wrapping_mul(0x100_0000_01b3);
     }

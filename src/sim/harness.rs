@@ -1,6 +1,6 @@
 //! One simulated session after another: control's part in small, and what has to hold whatever happens.
 
-use super::{Dice, Disk, Fault, PAGE, POISON, Pipe, Sim, World};
+use super::{Dice, Disk, Fault, PAGE, POISON, Sim, World};
 use crate::completion::{Completions, Mode, Waker};
 use crate::counters::Counter;
 use crate::digest::{Digest, hash_blocks};
@@ -266,24 +266,21 @@ fn carry(sides: &mut [End], world: &RefCell<World>, control_lives: &mut bool) {
 }
 
 fn run(scenario: &Scenario) -> Report {
-    let world = Rc::new(RefCell::new(World {
-        dice: Dice(scenario.seed ^ 0x5eed),
-        disks: vec![scenario.source.clone(), scenario.basis.clone().unwrap_or_default()],
-        pipes: (0..2 * scenario.connections).map(|_| Pipe::default()).collect(),
-        fault: scenario.fault,
-        happened: false,
-        now_ms: 0,
-        trace: 0,
-        rough: scenario.rough,
-        heard: Vec::new(),
-    }));
+    let disks = vec![scenario.source.clone(), scenario.basis.clone().unwrap_or_default()];
+    let world = World::new(scenario.seed ^ 0x5eed, disks, scenario.connections, scenario.fault, scenario.rough);
+    let world = Rc::new(RefCell::new(world));
     let (mut sides, mut workers) = set_up(scenario, &world);
+    let mut outwritten = vec![false; workers.len()];
     let mut control_lives = true;
     let mut gone_told = false;
     for round in 0.. {
         assert!(round < ROUNDS_MAX, "it goes on for ever: {:?}", (scenario.seed, scenario.fault));
         let next = world.borrow_mut().dice.below(workers.len().max(1));
         if let Some(worker) = workers.get_mut(next) {
+            // As if another worker wrote; never for long, since in the end a worker waits for it.
+            outwritten[next] = !outwritten[next] && world.borrow_mut().dice.one_in(4);
+            let target = Arc::clone(&sides.last().unwrap().shared);
+            let _pen = outwritten[next].then(|| target.pen.take(false).unwrap());
             worker.turn(1).unwrap();
         }
         sides.iter_mut().for_each(|side| side.act(&world));
@@ -465,6 +462,45 @@ fn whatever_happens_nothing_wrong_is_called_proven() {
         assert!(happened[0] > 500, "runs without a fault");
         assert!(happened[1] > 500, "runs in which a fault struck");
     }
+}
+
+/// Trigger: two sessions on one worker, and another worker wrote for one of them when this one had something to write.
+/// Damage: it wrote when its worker had nothing else to do, which beside busy sessions may be never. Cure: it tries again
+/// in each turn, and waits for the pen after some.
+#[test]
+fn who_could_not_write_does_so_although_others_keep_its_worker_busy() {
+    const BUSY_BYTES: usize = 32 * MIB;
+    let (wanted, busy) = (content(&mut Dice(1), 70_000), vec![7; BUSY_BYTES]);
+    let mut disks = [wanted.clone(), Vec::new(), busy.clone(), busy].map(Disk::new);
+    disks[1].may_change = true;
+    let world = Rc::new(RefCell::new(World::new(1, disks.into(), 0, Fault::None, false)));
+    let backend = Sim::new(&world);
+    let (mailbox, jobs) = Mailbox::new(backend.waker());
+    let mut worker = Worker::new(backend, jobs);
+    let session = |disk: usize, bytes: usize, basis_bytes: u64| {
+        let layout = Layout::checked(bytes as u64, BlockSize::default(), MIB as u64).unwrap();
+        let (shared, outcomes) = SessionShared::new(layout.stripes(), Waker(Arc::new(|| {})));
+        let (source, target) = (file(disk, bytes as u64), Some(file(disk + 1, basis_bytes)));
+        mailbox.post(Job::Start(Box::new(Start {
+            key: SessionKey(disk as u64),
+            shared: Arc::clone(&shared),
+            terms: Terms { layout, method: Method::Blake3, basis_bytes, dry_run: false },
+            ends: Ends::Both { source, sparse: false, target },
+            sockets: Vec::new(),
+        })));
+        (shared, outcomes)
+    };
+    let (writer, _outcomes) = session(0, wanted.len(), 0);
+    let (reader, _outcomes_of_reader) = session(2, BUSY_BYTES, BUSY_BYTES as u64);
+    writer.allow_writing();
+    let pen = writer.pen.take(false).unwrap();
+    while writer.counters.read(Counter::ReadBytes) == 0 {
+        worker.turn(1).unwrap();
+    }
+    drop(pen);
+    (0..3).for_each(|_| assert!(worker.turn(1).unwrap()));
+    assert!(world.borrow().disks[1].bytes == wanted, "it was not written");
+    assert!(reader.counters.read(Counter::MatchedBytes) < BUSY_BYTES as u64, "the other session is still there");
 }
 
 #[test]

@@ -106,7 +106,8 @@ pub struct SessionShared {
     pub counters: Counters,
     /// Stripes nobody has taken yet; of use at the target only.
     pub cursor: Cursor,
-    pub(super) pen: Pen,
+    /// Of use at the target only.
+    pub pen: Pen,
     may_write: AtomicBool,
     /// Some stripe was, or will be, begun for the second time: there may be bytes in it that nobody wants.
     retries: AtomicBool,
@@ -197,11 +198,11 @@ impl Cursor {
 /// Whoever writes to the target through the page cache has it. The kernel lets one writer at a time into an inode, and lets
 /// the others spin: whoever finds the pen taken has better things to do, or sleeps.
 #[derive(Debug, Default)]
-pub(super) struct Pen(Mutex<()>);
+pub struct Pen(Mutex<()>);
 
 impl Pen {
     /// `None`: another worker has it, and we do not wait.
-    pub(super) fn take(&self, waits: bool) -> Option<MutexGuard<'_, ()>> {
+    pub(crate) fn take(&self, waits: bool) -> Option<MutexGuard<'_, ()>> {
         // Nothing lies behind it that a panic could leave half done.
         match self.0.try_lock() {
             Err(TryLockError::WouldBlock) => waits.then(|| self.0.lock().unwrap_or_else(PoisonError::into_inner)),

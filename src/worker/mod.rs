@@ -196,6 +196,7 @@ impl<C: Completions> Worker<C> {
             self.work_on(job);
         }
         self.flush_outboxes();
+        self.list_those(Connection::is_outwritten);
         let mut quantum_bytes = HASH_QUANTUM_BYTES;
         let mut idle = true;
         loop {
@@ -205,23 +206,18 @@ impl<C: Completions> Worker<C> {
                 self.complete(completion, &mut quantum_bytes);
             }
             if moved {
-                self.list_starved();
+                self.list_those(Connection::is_starved); // buffers may have come back
             }
             moved |= !self.list.is_empty();
             // Once around: who has work left after the quantum is used up is listed again.
             for _ in 0..self.list.len() {
                 let (slot, index) = self.list.pop_front().expect("counted");
-                self.look_at(slot, index, &mut quantum_bytes, false);
+                self.look_at(slot, index, &mut quantum_bytes);
             }
             idle &= !moved;
             if !moved || quantum_bytes == 0 {
                 break;
             }
-        }
-        // Who could not write before does now, if the last turn has brought nothing else to do.
-        let outwritten = self.outwritten();
-        if let Some((slot, index)) = outwritten.filter(|_| idle) {
-            self.look_at(slot, index, &mut quantum_bytes, true);
         }
         self.dismiss_drained();
         self.start_waiting();
@@ -230,7 +226,8 @@ impl<C: Completions> Worker<C> {
         }
         let held_up = self.parties.iter().flatten().any(|(guest, _)| !guest.outbox.is_empty());
         let copies = !idle && self.copies();
-        let busy = !self.list.is_empty() || !self.jobs.is_empty() || outwritten.is_some();
+        let outwritten = self.parties.iter().flatten().any(|(_, all)| all.iter().any(Connection::is_outwritten));
+        let busy = !self.list.is_empty() || !self.jobs.is_empty() || outwritten;
         let wait_ms = match (busy || copies, held_up) {
             (true, _) => 0,
             (false, true) => wait_ms.min(10),
@@ -417,12 +414,12 @@ impl<C: Completions> Worker<C> {
         }
     }
 
-    /// Buffers may have come back: who waits for one is looked at again.
-    fn list_starved(&mut self) {
+    /// Lists all connections of which this is true.
+    fn list_those(&mut self, is_one: fn(&Connection<C>) -> bool) {
         for slot in 0..SESSIONS_MAX {
             let count = self.parties[slot].as_ref().map_or(0, |(_, connections)| connections.len());
             for index in 0..count {
-                if self.parties[slot].as_ref().is_some_and(|(_, connections)| connections[index].starved) {
+                if self.parties[slot].as_ref().is_some_and(|(_, connections)| is_one(&connections[index])) {
                     self.enlist(slot, index);
                 }
             }
@@ -434,8 +431,8 @@ impl<C: Completions> Worker<C> {
         let about = completion.tag.about;
         self.work_for(slot);
         let (guest, connections) = self.parties[slot].as_mut().expect("a guest stays while something is in flight");
-        let (shares, bench) = (&self.shares, &mut self.bench);
-        let mut cx = Context { backend: &mut self.backend, shares, bench, quantum_bytes, idle: false };
+        let mut cx =
+            Context { backend: &mut self.backend, shares: &self.shares, bench: &mut self.bench, quantum_bytes };
         let result = connections[index].complete(what, about, completion, guest, &mut cx);
         match result {
             Ok(()) => self.enlist(slot, index),
@@ -443,20 +440,13 @@ impl<C: Completions> Worker<C> {
         }
     }
 
-    /// A connection that has something to write, and could not.
-    fn outwritten(&self) -> Option<(usize, usize)> {
-        let of = |party: &Party<C>| party.1.iter().position(|connection| connection.outwritten);
-        let mut slots = self.parties.iter().enumerate();
-        slots.find_map(|(slot, party)| Some((slot, party.as_ref().and_then(of)?)))
-    }
-
-    fn look_at(&mut self, slot: usize, index: usize, quantum_bytes: &mut u32, idle: bool) {
+    fn look_at(&mut self, slot: usize, index: usize, quantum_bytes: &mut u32) {
         self.work_for(slot);
         let Some((guest, connections)) = &mut self.parties[slot] else { return };
         let Some(connection) = connections.get_mut(index) else { return };
         connection.listed = false;
-        let (shares, bench) = (&self.shares, &mut self.bench);
-        let mut cx = Context { backend: &mut self.backend, shares, bench, quantum_bytes, idle };
+        let mut cx =
+            Context { backend: &mut self.backend, shares: &self.shares, bench: &mut self.bench, quantum_bytes };
         match connection.advance(guest, &mut cx) {
             Ok(()) if connection.has_work() => self.enlist(slot, index),
             Ok(()) => {}
@@ -501,7 +491,7 @@ impl<C: Completions> Worker<C> {
             self.shares.dismiss(guest.account, guest.frames);
             self.list.retain(|(listed, _)| *listed != slot);
             self.parties[slot] = None;
-            self.list_starved();
+            self.list_those(Connection::is_starved);
         }
     }
 

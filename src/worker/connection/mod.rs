@@ -17,7 +17,7 @@ use crate::completion::{Completion, Completions, Errno, Mode, Operation, Part};
 use crate::counters::Counter;
 use crate::digest::{Digest, Signature, hash_blocks, hash_hole, sign_blocks, sign_hole};
 use crate::extent::Run;
-use crate::limits::{DIRECT_ALIGNMENT, DRIBBLE_MS};
+use crate::limits::{DIRECT_ALIGNMENT, DRIBBLE_MS, OUTWRITTEN_TURNS_MAX};
 use crate::session::readback::ReadBack;
 use crate::session::source::{Event as SourceEvent, Source};
 use crate::session::target::{Event as TargetEvent, Target};
@@ -34,8 +34,6 @@ pub(super) struct Context<'a, C: Completions> {
     pub(super) bench: &'a mut Bench,
     /// Bytes that may still be hashed before the completions are looked at again.
     pub(super) quantum_bytes: &'a mut u32,
-    /// There is nothing else to do: it may wait until another worker has written.
-    pub(super) idle: bool,
 }
 
 /// Where a worker hashes and decodes; used by one connection at a time.
@@ -110,9 +108,9 @@ pub(super) struct Connection<C: Completions> {
     /// Lists of pieces, used again for payload after payload.
     spare: Vec<Vec<Run>>,
     /// It waits for a buffer.
-    pub(super) starved: bool,
-    /// It has something to write, and another worker was writing.
-    pub(super) outwritten: bool,
+    starved: bool,
+    /// Looks on end in which it had something to write, and another worker was writing.
+    outwritten: u32,
     /// It is on its worker's list of connections to look at.
     pub(super) listed: bool,
     draining: bool,
@@ -143,7 +141,7 @@ impl<C: Completions> Connection<C> {
             reading: 0,
             spare: Vec::new(),
             starved: false,
-            outwritten: false,
+            outwritten: 0,
             listed: false,
             draining: false,
             lost: None,
@@ -158,6 +156,16 @@ impl<C: Completions> Connection<C> {
     /// Work was left because the quantum was used up.
     pub(super) fn has_work(&self) -> bool {
         !self.draining && !self.work.is_empty()
+    }
+
+    /// It waits for a buffer.
+    pub(super) fn is_starved(&self) -> bool {
+        self.starved
+    }
+
+    /// It has something to write, and another worker was writing.
+    pub(super) fn is_outwritten(&self) -> bool {
+        self.outwritten > 0
     }
 
     /// Bytes that the peer's kernel took and gave so far.
@@ -194,7 +202,7 @@ impl<C: Completions> Connection<C> {
         }
         self.work.clear();
         self.writes.clear();
-        self.outwritten = false;
+        self.outwritten = 0;
         self.held.clear();
     }
 
@@ -419,6 +427,7 @@ impl<C: Completions> Connection<C> {
             return Ok(());
         }
         self.starved = false;
+        let outwritten = std::mem::take(&mut self.outwritten);
         loop {
             let mut moved = self.hash(guest, cx)?;
             moved |= self.take_frames(guest, cx)?;
@@ -428,7 +437,7 @@ impl<C: Completions> Connection<C> {
             moved |= self.run_target(guest, cx)?;
             moved |= self.run_source(guest, cx)?;
             moved |= self.run_readback(guest, cx)?;
-            moved |= self.write(guest, cx)?;
+            moved |= self.write(outwritten, guest, cx)?;
             if !moved || self.draining {
                 break;
             }
@@ -526,9 +535,8 @@ impl<C: Completions> Connection<C> {
     }
 
     /// Starts the writes, once they are allowed. Those through the page cache are done when they are started, by a worker
-    /// at a time; who is not the one comes again when there is nothing else to do.
-    fn write(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
-        self.outwritten = false;
+    /// at a time: who is not the one comes again, and waits when it has been `outwritten` in too many looks before this.
+    fn write(&mut self, outwritten: u32, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
         if self.writes.is_empty() {
             return Ok(false);
         }
@@ -542,11 +550,13 @@ impl<C: Completions> Connection<C> {
         let file = guest.target.as_ref().expect("only a target writes");
         let (id, mode, basis_bytes) = (file.id, file.mode, file.bytes);
         let began_ns = cx.backend.now_ns();
-        let pen = (mode != Mode::Direct).then(|| guest.shared.pen.take(cx.idle));
+        let waits = outwritten >= OUTWRITTEN_TURNS_MAX;
+        let pen = (mode != Mode::Direct).then(|| guest.shared.pen.take(waits));
         if let Some(None) = pen {
-            self.outwritten = true;
+            self.outwritten = outwritten + 1;
             return Ok(false);
         }
+        self.outwritten = 0;
         while let Some(write) = self.writes.pop_front() {
             match write {
                 Write::Bytes(run, part) => {
