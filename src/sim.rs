@@ -174,6 +174,12 @@ impl World {
     fn some_of(&mut self, most: usize) -> usize {
         if most <= 1 || !self.rough || self.dice.one_in(3) { most } else { 1 + self.dice.below(most) }
     }
+
+    /// The same of a file; past the page cache whole pages, but for its last.
+    fn some_of_file(&mut self, most: usize, direct: bool) -> usize {
+        let some = self.some_of(most);
+        if direct { some.next_multiple_of(PAGE).min(most) } else { some }
+    }
 }
 
 #[derive(Debug)]
@@ -228,7 +234,8 @@ type SimOperation = Operation<SimBuffer, SimShared>;
 #[derive(Debug)]
 struct Sim {
     world: Rc<RefCell<World>>,
-    files: Vec<Option<usize>>,
+    /// The disk of each, and whether it is read and written past the page cache.
+    files: Vec<Option<(usize, bool)>>,
     sockets: Vec<Option<usize>>,
     /// Operations in flight, and what a receive of everything has got so far.
     pending: Vec<(Tag, SimOperation, u32)>,
@@ -253,7 +260,7 @@ impl Sim {
         let world = &mut *self.world.borrow_mut();
         let moved = match operation {
             Operation::Read { file, offset, buffer, from, until } => {
-                let disk = self.files[file.0 as usize].unwrap();
+                let (disk, direct) = self.files[file.0 as usize].unwrap();
                 if world.strikes(|fault| match fault {
                     Fault::ReadFails { disk: at, countdown } if *at == disk => Some(countdown),
                     _ => None,
@@ -271,7 +278,7 @@ impl Sim {
                 let offset = usize::try_from(*offset).unwrap().min(world.disks[disk].bytes.len());
                 let there = world.disks[disk].bytes.len() - offset;
                 let moved = there.min((*until - *from) as usize);
-                let moved = world.some_of(moved);
+                let moved = world.some_of_file(moved, direct);
                 let from = *from as usize;
                 buffer[from..from + moved].copy_from_slice(&world.disks[disk].bytes[offset..offset + moved]);
                 moved
@@ -283,9 +290,9 @@ impl Sim {
                 }) {
                     return Some(Err(Errno(28)));
                 }
-                let disk = self.files[file.0 as usize].unwrap();
+                let (disk, direct) = self.files[file.0 as usize].unwrap();
                 let bytes = &part.data[part.from as usize..part.until as usize];
-                let moved = world.some_of(bytes.len());
+                let moved = world.some_of_file(bytes.len(), direct);
                 world.disks[disk].write(usize::try_from(*offset).unwrap(), &bytes[..moved]);
                 moved
             }
@@ -382,8 +389,8 @@ impl Completions for Sim {
         SimShared(Rc::new(buffer))
     }
 
-    fn open(&mut self, file: &usize, _access: Access, _mode: Mode) -> Result<FileId, Errno> {
-        self.files.push(Some(*file));
+    fn open(&mut self, file: &usize, _access: Access, mode: Mode) -> Result<FileId, Errno> {
+        self.files.push(Some((*file, mode == Mode::Direct)));
         Ok(FileId(u32::try_from(self.files.len() - 1).unwrap()))
     }
 
@@ -415,7 +422,7 @@ impl Completions for Sim {
     }
 
     fn next_hole(&mut self, file: FileId, offset: u64, end: u64) -> Result<Option<(u64, u64)>, Errno> {
-        let disk = &self.world.borrow().disks[self.files[file.0 as usize].unwrap()];
+        let disk = &self.world.borrow().disks[self.files[file.0 as usize].unwrap().0];
         let (offset, end) = (usize::try_from(offset).unwrap(), usize::try_from(end).unwrap());
         let mut at = offset;
         while at < end && disk.data[at / PAGE] {
@@ -432,7 +439,7 @@ impl Completions for Sim {
     }
 
     fn punch(&mut self, file: FileId, offset: u64, bytes: u64) -> Result<(), Errno> {
-        let disk = self.files[file.0 as usize].unwrap();
+        let (disk, _) = self.files[file.0 as usize].unwrap();
         let offset = usize::try_from(offset).unwrap();
         self.world.borrow_mut().disks[disk].punch(offset, offset + usize::try_from(bytes).unwrap());
         Ok(())

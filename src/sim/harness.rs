@@ -29,9 +29,12 @@ const ROUNDS_MAX: usize = 400_000;
 struct Scenario {
     seed: u64,
     block: BlockSize,
+    stripe_bytes: usize,
     source: Disk,
     /// `None`: there is no target yet.
     basis: Option<Disk>,
+    /// How the source is read, and the target read and written.
+    modes: [Mode; 2],
     connections: usize,
     workers: usize,
     whole_file: bool,
@@ -127,7 +130,7 @@ impl End {
                 self.key = SessionKey(self.key.0 + 1);
                 let bytes = self.terms.layout.file_bytes();
                 world.borrow_mut().disks[1].bytes.resize(usize::try_from(bytes).unwrap(), 0);
-                let ends = Ends::ReadBack { file: file(1, bytes), expected: stripes.into() };
+                let ends = Ends::ReadBack { file: file(1, Mode::Direct, bytes), expected: stripes.into() };
                 for mailbox in &self.mailboxes {
                     mailbox.post(Job::Start(Box::new(Start {
                         key: self.key,
@@ -182,19 +185,19 @@ fn kind(error: WorkerError) -> Kind {
     }
 }
 
-fn file(disk: usize, bytes: u64) -> FileTerms<usize> {
-    FileTerms { file: disk, mode: Mode::Buffered, bytes }
+fn file(disk: usize, mode: Mode, bytes: u64) -> FileTerms<usize> {
+    FileTerms { file: disk, mode, bytes }
 }
 
 /// Both sides of a scenario with all their workers.
 fn set_up(scenario: &Scenario, world: &Rc<RefCell<World>>) -> (Vec<End>, Vec<Worker<Sim>>) {
     let source_bytes = scenario.source.bytes.len() as u64;
     let basis_bytes = scenario.basis.as_ref().map_or(0, |basis| basis.bytes.len() as u64);
-    let layout = Layout::checked(source_bytes, scenario.block, MIB as u64).unwrap();
+    let layout = Layout::checked(source_bytes, scenario.block, scenario.stripe_bytes as u64).unwrap();
     let compared = if scenario.whole_file { 0 } else { basis_bytes };
     let terms = Terms { layout, method: scenario.method, basis_bytes: compared, dry_run: scenario.dry_run };
-    let source = file(0, source_bytes);
-    let target = (scenario.basis.is_some() || !scenario.dry_run).then(|| file(1, basis_bytes));
+    let source = file(0, scenario.modes[0], source_bytes);
+    let target = (scenario.basis.is_some() || !scenario.dry_run).then(|| file(1, scenario.modes[1], basis_bytes));
     let sparse = scenario.source.data.iter().any(|data| !data);
     let ends: Vec<(Role, Ends<usize>)> = if scenario.local {
         vec![(Role::Both, Ends::Both { source, sparse, target })]
@@ -390,11 +393,15 @@ fn scenario(seed: u64) -> Scenario {
         8 => Fault::Changes { countdown: 0 },
         _ => Fault::None,
     };
+    let mut mode = || [Mode::Buffered, Mode::Memory, Mode::Direct][dice.below(3)];
+    let modes = [mode(), mode()];
     Scenario {
         seed,
         block,
+        stripe_bytes: MIB << dice.below(3),
         source,
         basis,
+        modes,
         connections: 1 + dice.below(4),
         workers: 1 + dice.below(2),
         whole_file: dice.one_in(6),
@@ -440,7 +447,7 @@ fn judge(scenario: &Scenario, report: &Report) {
         assert_eq!(report.target.writes, 0, "what is equal is not written");
         assert_eq!(matched_bytes, source.bytes.len() as u64);
         let signatures = 8 * source.bytes.len().div_ceil(scenario.block.bytes() as usize) as u64;
-        let stripes = source.bytes.len().div_ceil(MIB) as u64;
+        let stripes = source.bytes.len().div_ceil(scenario.stripe_bytes) as u64;
         assert!(report.wire_bytes <= signatures + stripes * 400, "an equal file costs its signatures");
     }
 }
@@ -480,7 +487,8 @@ fn who_could_not_write_does_so_although_others_keep_its_worker_busy() {
     let session = |disk: usize, bytes: usize, basis_bytes: u64| {
         let layout = Layout::checked(bytes as u64, BlockSize::default(), MIB as u64).unwrap();
         let (shared, outcomes) = SessionShared::new(layout.stripes(), Waker(Arc::new(|| {})));
-        let (source, target) = (file(disk, bytes as u64), Some(file(disk + 1, basis_bytes)));
+        let mode = Mode::Buffered;
+        let (source, target) = (file(disk, mode, bytes as u64), Some(file(disk + 1, mode, basis_bytes)));
         mailbox.post(Job::Start(Box::new(Start {
             key: SessionKey(disk as u64),
             shared: Arc::clone(&shared),
@@ -540,13 +548,38 @@ fn what_is_sealed_does_not_show() {
     }
 }
 
+/// Trigger: both ends here, the source read ahead from a disk, the target in memory or the page cache, stripes of more than
+/// a session may hold of it. Damage: the source's reads counted as the target's, which never got to read; the source held all
+/// buffers, and both waited for ever. Cure: each end's reads are counted for themselves.
+#[test]
+fn both_ends_get_on_in_one_worker_however_each_is_read() {
+    const BYTES: usize = 10 * MIB;
+    let modes = [Mode::Buffered, Mode::Memory, Mode::Direct];
+    let source = Disk::new(content(&mut Dice(1), BYTES));
+    let mut changed = source.clone();
+    (0..BYTES).step_by(MIB / 3).for_each(|at| changed.bytes[at] ^= 1);
+    for modes in modes.into_iter().flat_map(|source| modes.map(|target| [source, target])) {
+        for (block_bytes, rough) in [(4096, false), (16 << 10, false), (16 << 10, true), (MIB, false), (MIB, true)] {
+            for basis in [&source, &changed] {
+                let block = BlockSize::checked(u32::try_from(block_bytes).unwrap()).unwrap();
+                let (source, basis) = (source.clone(), Some(basis.clone()));
+                let (stripe_bytes, local) = (4 * MIB, true);
+                let scenario = Scenario { block, stripe_bytes, source, basis, modes, local, rough, ..plain(1) };
+                judge(&scenario, &run(&scenario));
+            }
+        }
+    }
+}
+
 /// A scenario in which nothing is special, over so many connections.
 fn plain(connections: usize) -> Scenario {
     Scenario {
         seed: 0,
         block: BlockSize::default(),
+        stripe_bytes: MIB,
         source: Disk::default(),
         basis: None,
+        modes: [Mode::Buffered; 2],
         connections,
         workers: 1,
         whole_file: false,

@@ -4,7 +4,10 @@
 //! stay free for those who come next: peers that read nothing may hold all else for as long as they like.
 
 use crate::completion::{Account, Completions, Pool};
-use crate::limits::{LARGE_BUFFERS, PAYLOAD_BUFFERS, SESSION_EXTENTS_MIN, SESSION_PAYLOADS_MIN, SESSIONS_MAX};
+use crate::limits::{
+    LARGE_BUFFER_BYTES, LARGE_BUFFERS, PAYLOAD_BUFFERS, SESSION_EXTENTS_MIN, SESSION_PAYLOADS_MIN, SESSIONS_MAX,
+    SIGNATURE_BATCH_BYTES, SMALL_BUFFER_BYTES, SMALL_BUFFERS,
+};
 
 /// What every session sets aside, by pool.
 fn minimum(pool: Pool, extents: Pool) -> usize {
@@ -119,10 +122,23 @@ impl Shares {
 const _: () = assert!(PAYLOAD_BUFFERS / 4 >= SESSION_PAYLOADS_MIN, "one newcomer's minimum is kept");
 const _: () = assert!(LARGE_BUFFERS / 4 >= SESSION_EXTENTS_MIN, "one newcomer's minimum is kept");
 
+/// Bytes of extents that a session has which is alone: one with both ends here always is.
+const fn alone_bytes(buffers: usize, buffer_bytes: usize) -> usize {
+    (SESSION_EXTENTS_MIN + (buffers - SESSION_EXTENTS_MIN) / 2) * buffer_bytes
+}
+
+const _: () = assert!(
+    alone_bytes(SMALL_BUFFERS, SMALL_BUFFER_BYTES) >= SIGNATURE_BATCH_BYTES as usize + 2 * SMALL_BUFFER_BYTES,
+    "with both ends here the source may hold a batch and one extent more, until it is signed, and the target has one"
+);
+const _: () = assert!(
+    alone_bytes(LARGE_BUFFERS, LARGE_BUFFER_BYTES) >= SIGNATURE_BATCH_BYTES as usize + 2 * LARGE_BUFFER_BYTES,
+    "the same with larger blocks"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::SMALL_BUFFERS;
     use crate::ring::Ring;
 
     #[test]

@@ -10,7 +10,8 @@ use crate::extent::Run;
 
 impl<C: Completions> Connection<C> {
     /// Whether the target's next read is put off until the source has hashed the same blocks. It gets there: it needs
-    /// nothing of the target for it but the signatures of what it holds, which go out before it has taken all buffers.
+    /// nothing of the target for it but the signatures of what it holds, which go out before it has taken all buffers but one;
+    /// that one is the target's. Bounds in `share` see to it.
     pub(super) fn awaits_source(&self, guest: &Guest<C>) -> bool {
         let (Some(source), Some(target)) = (&self.source, &self.target) else { return false };
         let is_direct = |file: &OpenFile| file.mode == Mode::Direct;

@@ -55,7 +55,7 @@ impl<C: Completions> Connection<C> {
     pub(super) fn run_target(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
         let file = guest.target.as_ref().filter(|_| !self.awaits_source(guest));
         let Self { target: Some(target), source, line, flight, .. } = self else { return Ok(false) };
-        let mut buffer = lease_extent(file, self.reading, guest, cx, &mut self.starved);
+        let mut buffer = lease_extent(file, self.reading.basis, false, guest, cx, &mut self.starved);
         let send = line.as_mut().is_none_or(|line| makes_room(line, guest, cx, &mut self.starved));
         let room = Room { read_blocks: blocks_in(guest, buffer.as_ref()), send };
         let Some(action) = target.call(|target| target.poll(room))? else { return Ok(false) };
@@ -68,7 +68,7 @@ impl<C: Completions> Connection<C> {
                 target.call(|target| target.handle(TargetEvent::Stripe(stripe)))??;
             }
             TargetAction::Read(run) => {
-                self.reading += 1;
+                self.reading.basis += 1;
                 let read = read_of(guest, guest.target.as_ref(), run, buffer.take());
                 flight.push(cx.backend, What::ReadBasis, run.first, read);
             }
@@ -98,7 +98,10 @@ impl<C: Completions> Connection<C> {
     /// Lets the source act once.
     pub(super) fn run_source(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
         let Self { source: Some(source), target, line, flight, .. } = self else { return Ok(false) };
-        let mut buffer = lease_extent(guest.source.as_ref(), self.reading, guest, cx, &mut self.starved);
+        // The last one is for a target beside it: what it signs is what lets go of others.
+        let leaves_one = target.is_some() && self.reading.basis == 0;
+        let (file, reading) = (guest.source.as_ref(), self.reading.source);
+        let mut buffer = lease_extent(file, reading, leaves_one, guest, cx, &mut self.starved);
         let send = line.as_mut().is_none_or(|line| makes_room(line, guest, cx, &mut self.starved));
         let mut payload = None;
         if send && line.as_ref().is_some_and(Line::is_sealed) {
@@ -120,7 +123,7 @@ impl<C: Completions> Connection<C> {
                 source.call(|source| source.handle(SourceEvent::Mapped(stripe)))??;
             }
             SourceAction::Read(run) => {
-                self.reading += 1;
+                self.reading.source += 1;
                 let read = read_of(guest, guest.source.as_ref(), run, buffer.take());
                 flight.push(cx.backend, What::ReadSource, run.first, read);
             }
@@ -160,7 +163,7 @@ impl<C: Completions> Connection<C> {
     /// Lets the read-back act once.
     pub(super) fn run_readback(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
         let Self { readback: Some(readback), flight, .. } = self else { return Ok(false) };
-        let mut buffer = lease_extent(guest.target.as_ref(), self.reading, guest, cx, &mut self.starved);
+        let mut buffer = lease_extent(guest.target.as_ref(), self.reading.basis, false, guest, cx, &mut self.starved);
         let room = Room { read_blocks: blocks_in(guest, buffer.as_ref()), send: false };
         let Some(action) = readback.call(|readback| readback.poll(room))? else { return Ok(false) };
         match action {
@@ -172,7 +175,7 @@ impl<C: Completions> Connection<C> {
                 readback.call(|readback| readback.take(next))?;
             }
             ReadBackAction::Read(run) => {
-                self.reading += 1;
+                self.reading.basis += 1;
                 let read = read_of(guest, guest.target.as_ref(), run, buffer.take());
                 flight.push(cx.backend, What::ReadBasis, run.first, read);
             }
@@ -195,10 +198,11 @@ fn read_of<C: Completions>(
     Operation::Read { file, offset: offset_of(guest, run), buffer, from: 0, until: bytes_of(guest, run) }
 }
 
-/// A buffer for the next extent, if one may be read now.
+/// A buffer for the next extent, if one may be read now, and, where one is to be left, if it is not the last.
 fn lease_extent<C: Completions>(
     file: Option<&OpenFile>,
     reading: usize,
+    leaves_one: bool,
     guest: &Guest<C>,
     cx: &mut Context<'_, C>,
     starved: &mut bool,
@@ -206,10 +210,11 @@ fn lease_extent<C: Completions>(
     if reading >= file?.reads_max {
         return None;
     }
-    let buffer = cx
-        .shares
-        .lease(cx.backend, guest.extent_pool, guest.account)
-        .or_else(|| cx.shares.lease(cx.backend, guest.least_pool, guest.account));
+    let mut lease = || {
+        let pools = [guest.extent_pool, guest.least_pool];
+        pools.into_iter().find_map(|pool| cx.shares.lease(cx.backend, pool, guest.account))
+    };
+    let buffer = lease().filter(|_| !leaves_one || lease().is_some());
     *starved |= buffer.is_none();
     buffer
 }

@@ -82,6 +82,15 @@ enum Work<B> {
     TargetHole(Run),
 }
 
+/// Extents that are being read, or were and are not hashed yet. Each end's for itself: where both are here, one that goes
+/// ahead must not keep the other from reading, for which it waits itself.
+#[derive(Debug, Default)]
+struct Reading {
+    source: usize,
+    /// Of the basis, or of what is read back.
+    basis: usize,
+}
+
 /// Something to be written.
 #[derive(Debug)]
 enum Write<S> {
@@ -103,8 +112,7 @@ pub(super) struct Connection<C: Completions> {
     held: Vec<(Run, C::Shared)>,
     work: VecDeque<Work<C::Buffer>>,
     writes: VecDeque<Write<C::Shared>>,
-    /// Reads that are in flight or not hashed yet.
-    reading: usize,
+    reading: Reading,
     /// Lists of pieces, used again for payload after payload.
     spare: Vec<Vec<Run>>,
     /// It waits for a buffer.
@@ -138,7 +146,7 @@ impl<C: Completions> Connection<C> {
             held: Vec::new(),
             work: VecDeque::new(),
             writes: VecDeque::new(),
-            reading: 0,
+            reading: Reading::default(),
             spare: Vec::new(),
             starved: false,
             outwritten: 0,
@@ -278,8 +286,7 @@ impl<C: Completions> Connection<C> {
     ) -> Result<(), WorkerError> {
         let Operation::Read { file, offset, mut buffer, from, until } = read else { return Ok(()) };
         if self.draining {
-            self.reading -= 1;
-            return Ok(());
+            return Ok(()); // nothing more will be read
         }
         let source = what == What::ReadSource;
         let bytes = result.map_err(if source { WorkerError::Source } else { WorkerError::Target })?;
@@ -463,7 +470,7 @@ impl<C: Completions> Connection<C> {
             Work::Source(run, buffer) => {
                 let bytes = hash_run(guest, run, Some(&buffer), cx);
                 sign_run(guest, run, Some(&buffer), cx.bench);
-                self.reading -= 1;
+                self.reading.source -= 1;
                 self.held.push((run, C::share(buffer)));
                 self.source_hashed(run, cx.bench)?;
                 guest.shared.counters.add(Counter::ReadBytes, bytes);
@@ -481,7 +488,7 @@ impl<C: Completions> Connection<C> {
                     }
                 }
                 drop(buffer);
-                self.reading -= 1;
+                self.reading.basis -= 1;
                 let Bench { digests, signatures, .. } = &*cx.bench;
                 if let Some(target) = &mut self.target {
                     target.call(|target| target.handle(TargetEvent::Hashed { run, digests, signatures }))??;
