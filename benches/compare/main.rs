@@ -51,7 +51,11 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::from(1),
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::from(if process::is_interrupted() { 130 } else { 1 })
+            ExitCode::from(match error {
+                _ if process::is_interrupted() => 130,
+                Error::Usage(_) => 2,
+                _ => 1,
+            })
         }
     }
 }
@@ -71,6 +75,7 @@ struct Findings {
 /// Whether all goals are reached.
 fn run(arguments: &Arguments) -> Result<bool> {
     process::end_all_on_signals()?;
+    check_files(arguments)?;
     let scene = Scene::new(&arguments.directory)?;
     let pdcp = match arguments.remote {
         Some(_) => Pdcp::with_the_users_key(&arguments.pdcp),
@@ -116,8 +121,21 @@ fn run(arguments: &Arguments) -> Result<bool> {
     Ok(is_good)
 }
 
-fn unusable(why: &str) -> Error {
-    Error::World(std::io::Error::other(why))
+fn unusable(why: impl Into<String>) -> Error {
+    Error::Usage(why.into())
+}
+
+/// That what was named is there, before minutes are spent on anything else.
+fn check_files(arguments: &Arguments) -> Result<()> {
+    for path in arguments.files.iter().chain([&arguments.pdcp]) {
+        let error = match path.metadata() {
+            Ok(found) if found.is_file() => continue,
+            Ok(_) => "is no file".into(),
+            Err(error) => error.to_string(),
+        };
+        return Err(unusable(format!("{}: {error}", path.display())));
+    }
+    Ok(())
 }
 
 fn measure_sections(arguments: &Arguments, bench: &Bench, scene: &Scene, findings: &mut Findings) -> Result<()> {
@@ -205,6 +223,8 @@ impl Findings {
     fn report(self, verdicts: Vec<Verdict>, machine: Machine, output: &Path) -> Result<()> {
         let Self { tables, samples, failures, skipped: _, ceilings } = self;
         let run = report::Run { machine, tables, samples, ceilings, verdicts, failures };
-        report::write(&run, output).map_err(|error| Error::World(io::Error::other(error)))
+        report::write(&run, output).map_err(|error| Error::World(io::Error::other(error)))?;
+        println!("\nReport: {}", output.join("README.md").display());
+        Ok(())
     }
 }

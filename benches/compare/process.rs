@@ -27,6 +27,8 @@ pub(crate) enum Error {
     Interrupted,
     /// A measured program failed, or left a wrong result: the others go on.
     Program(String),
+    /// What was asked for makes no sense.
+    Usage(String),
     /// The machine: a full disk, a program that is not there.
     World(std::io::Error),
 }
@@ -49,7 +51,7 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Interrupted => f.write_str("interrupted"),
-            Self::Program(what) => f.write_str(what),
+            Self::Program(what) | Self::Usage(what) => f.write_str(what),
             Self::World(error) => error.fmt(f),
         }
     }

@@ -19,7 +19,7 @@ pub(crate) struct Sample {
     pub(crate) client_cpu_seconds: f64,
     /// See above; 0 where there is no server, or it is on another machine.
     pub(crate) server_cpu_seconds: f64,
-    /// Largest resident set of the asking process.
+    /// Largest resident set of the asking process; 0 where it is not known.
     pub(crate) client_peak_bytes: u64,
     /// Of the server; 0 where there is none, or it is on another machine.
     pub(crate) server_peak_bytes: u64,
@@ -50,7 +50,7 @@ impl Figure {
     /// In the unit that its name says.
     pub(crate) fn show(self, value: f64) -> String {
         match self {
-            Self::Seconds | Self::CpuSeconds => format!("{value:.2}"),
+            Self::Seconds | Self::CpuSeconds => format!("{value:.3}"),
             Self::MovedBytes | Self::ClientPeakBytes | Self::ServerPeakBytes => format!("{:.1}", value / 1e6),
         }
     }

@@ -103,7 +103,7 @@ mod verdicts {
         let verdicts = judge(&[faster("10 %", "rsync delta", 5.0)], &samples, &[]);
         let outcomes: Vec<_> = verdicts.iter().map(|verdict| verdict.outcome).collect();
         assert_eq!(outcomes, [Outcome::Reached, Outcome::Short]);
-        assert_eq!(verdicts[1].text, "10 %, seconds: rsync delta / 5.0: pdcp pull 9.00, asked for 2.00");
+        assert_eq!(verdicts[1].text, "10 %, seconds: rsync delta / 5.0: pdcp pull 9.000, asked for 2.000");
     }
 }
 
@@ -168,9 +168,9 @@ mod reports {
         for line in [
             "## Two ends",
             "| seconds | pdcp push | rsync delta | ceiling | pdcp / ceiling |",
-            "| 10 % | 1.50 | 7.00 | 0.50 | 3.00 |",
-            "| 50 % |  | 8.00 |  |  |",
-            "| 10 % | 3.00 | 14.00 |",
+            "| 10 % | 1.500 | 7.000 | 0.500 | 3.00 |",
+            "| 50 % |  | 8.000 |  |  |",
+            "| 10 % | 3.000 | 14.000 |",
             "- 10 %: cp failed",
         ] {
             assert!(page.lines().any(|have| have == line), "no line {line:?} in:\n{page}");

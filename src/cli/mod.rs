@@ -347,7 +347,7 @@ fn one_line(error: &clap::Error) -> String {
     let message = text.strip_prefix("error: ").unwrap_or(&text);
     let until = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|end| message.find(end)).min();
     let lines = message[..until.unwrap_or(message.len())].lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.collect::<Vec<_>>().join("; ")
+    lines.collect::<Vec<_>>().join("; ").replace(":; ", ": ")
 }
 
 fn block_bytes(text: &str) -> Result<u64, String> {

@@ -210,6 +210,7 @@ fn a_usage_error_says_what_is_wrong_with_what_was_typed() {
     check("--keygen|--serve|:1", "cannot be used with");
     check("--public", "--keygen");
     check("--check|a|b", "--serve <ADDRESS>");
+    check("--yes|a|b", "were not provided: --benchmark <COUNT>");
     check("--key-file", "a value is required for '--key-file <FILE>'");
     check("a|host:/path", "host:/path: pdcp needs a port: host:9000:/path");
     check("h:1:a|h:2:b", "h:1:a: is remote, and so is h:2:b");

@@ -11,7 +11,7 @@ mod session;
 
 use crate::control::{Progress, Record, Summary, Watch};
 use crate::failure::printable;
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fmt::Display;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::net::SocketAddr;
@@ -143,9 +143,17 @@ fn print_to(mut stream: impl Write, line: impl Display) {
 
 fn bar(target: ProgressDrawTarget) -> ProgressBar {
     let template = "{binary_bytes:>10} of {binary_total_bytes} [{wide_bar}] {percent:>3}%  \
-        {binary_bytes_per_sec}  {msg} equal  ETA {eta}{prefix}";
+        {binary_bytes_per_sec}  {msg} equal  ETA {left}{prefix}";
     let style = ProgressStyle::with_template(template).expect("a template that a test parses");
-    ProgressBar::with_draw_target(None, target).with_style(style.progress_chars("=> "))
+    let left = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        // Before anything is done its estimate is 0 s.
+        _ = match state.pos() {
+            0 => out.write_str("unknown"),
+            _ => write!(out, "{:#}", HumanDuration(state.eta())),
+        };
+    };
+    let style = style.with_key("left", left).progress_chars("=> ");
+    ProgressBar::with_draw_target(None, target).with_style(style).with_message("0%")
 }
 
 /// What a log shows instead of a bar.
@@ -155,7 +163,7 @@ fn progress_line(progress: Progress, elapsed: Duration) -> String {
     let eta = match (source_bytes.saturating_sub(done_bytes), rate) {
         (0, _) => String::from("0s"),
         (_, 0) => String::from("unknown"),
-        (rest, rate) => format!("{:#}", indicatif::HumanDuration(Duration::from_secs(rest.div_ceil(rate)))),
+        (rest, rate) => format!("{:#}", HumanDuration(Duration::from_secs(rest.div_ceil(rate)))),
     };
     format!(
         "{} of {} done ({}%), {}/s, {} equal, ETA {eta}{}",

@@ -73,7 +73,7 @@ fn goals(run: &Run) -> String {
 /// Nothing where no program tells this figure.
 fn figures(run: &Run, table: &Table, figure: Figure) -> String {
     let show = |value: Option<f64>| value.map_or_else(String::new, |value| figure.show(value));
-    let is_told = |value: &f64| figure != Figure::ServerPeakBytes || *value > 0.0; // 0: there was no server here
+    let is_told = |value: &f64| !is_memory(figure) || *value > 0.0; // 0: there was no server here, or nobody knows
     let has_ceilings = figure == Figure::Seconds && table.rows.iter().any(|row| run.ceiling(row).is_some());
     let mut lines = String::new();
     let mut told = false;
