@@ -8,6 +8,7 @@ use crate::worker::Worker;
 use crate::worker::inbox::{Job, Mailbox};
 use core_affinity::CoreId;
 use crossbeam_channel::bounded;
+use std::collections::BTreeSet;
 use std::thread::JoinHandle;
 
 /// Workers at work.
@@ -60,16 +61,16 @@ impl Plan {
         Ok(Self { count, cores, restricted })
     }
 
-    /// The plan for so many workers beside those of a server on the same host, on cores of `theirs`: worker i where its
-    /// worker i is, if there are too few cores for both.
+    /// The plan for so many workers beside those of a server on the same host, on cores of `theirs`: on other cores, where
+    /// there are as many as its workers keep busy; else worker i where its worker i is.
     pub(super) fn beside(mut self, workers: u32, theirs: &[u32]) -> Self {
         if self.cores.is_empty() || theirs.is_empty() || !theirs.iter().all(|core| self.cores.contains(core)) {
             return self;
         }
-        if workers as usize + theirs.len() > self.cores.len() {
-            self.cores = theirs.to_vec();
-        } else {
-            self.cores.retain(|core| !theirs.contains(core));
+        let busy = theirs.iter().collect::<BTreeSet<_>>().len().min(workers as usize);
+        self.cores.retain(|core| !theirs.contains(core));
+        if self.cores.len() < busy {
+            self.cores.splice(..0, theirs.iter().copied());
         }
         self
     }
@@ -151,10 +152,12 @@ mod tests {
             assert_eq!(plan.beside(workers, theirs).cores, want);
         }
         check(&[1, 0], 2, &[0, 1], &[0, 1]);
-        check(&[1, 0], 2, &[0], &[0]);
+        check(&[1, 0], 2, &[0], &[1]); // it has one core: the other one is ours
+        check(&[1, 0], 2, &[0, 0], &[1]);
         check(&[1, 0], 1, &[1], &[0]); // one connection: both ends at the same time
         check(&[2, 3, 0, 1], 2, &[3, 0], &[2, 1]);
-        check(&[2, 3, 0, 1], 3, &[3, 0], &[3, 0]);
+        check(&[2, 3, 0, 1], 3, &[3, 0], &[2, 1]);
+        check(&[2, 3, 0, 1], 4, &[3, 0, 1], &[3, 0, 1, 2]);
         check(&[1, 0], 1, &[], &[1, 0]); // not pinned, either of them
         check(&[], 1, &[0], &[]);
         check(&[1, 0], 1, &[7], &[1, 0]); // it may use cores that we may not
