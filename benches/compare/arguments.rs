@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     /// The row 'table': a real table of a database before and after an update. MariaDB makes it in DIRECTORY, once
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) innodb: Option<PathBuf>,
-    /// A first copy over 25 ms and 1 Gbit/s each way, between two network namespaces; wants root
+    /// A first copy of 1 GB over 25 ms and 1 Gbit/s each way, between two network namespaces; wants root
     #[arg(long)]
     pub(crate) long_path: bool,
     /// What TCP uses on the long path, such as cubic or bbr [default: this machine's]

@@ -76,6 +76,9 @@ struct Findings {
 fn run(arguments: &Arguments) -> Result<bool> {
     process::end_all_on_signals()?;
     check_files(arguments)?;
+    if let Some(why) = rows::unknown(arguments) {
+        return Err(unusable(why));
+    }
     let scene = Scene::new(&arguments.directory)?;
     let pdcp = match arguments.remote {
         Some(_) => Pdcp::with_the_users_key(&arguments.pdcp),
@@ -127,7 +130,7 @@ fn unusable(why: impl Into<String>) -> Error {
 
 /// That what was named is there, before minutes are spent on anything else.
 fn check_files(arguments: &Arguments) -> Result<()> {
-    for path in arguments.files.iter().chain([&arguments.pdcp]) {
+    for path in arguments.files.iter().chain([&arguments.pdcp]).chain(&arguments.yardstick) {
         let error = match path.metadata() {
             Ok(found) if found.is_file() => continue,
             Ok(_) => "is no file".into(),
@@ -157,7 +160,7 @@ fn measure_sections(arguments: &Arguments, bench: &Bench, scene: &Scene, finding
         findings.measure(&section, bench, &mut scene.pair_of(name, after.into())?, arguments)
     };
     if let [before, after] = &arguments.files[..] {
-        measure_pair("own files", before, after)?;
+        measure_pair(rows::OWN_FILES_ROW, before, after)?;
     }
     if let Some(directory) = &arguments.innodb {
         let pair = innodb::pair(directory).map_err(|error| Error::World(io::Error::other(error)))?;
@@ -165,7 +168,7 @@ fn measure_sections(arguments: &Arguments, bench: &Bench, scene: &Scene, finding
         for difference in pair.differences()? {
             println!("{difference}");
         }
-        measure_pair("table", &pair.before, &pair.after)?;
+        measure_pair(rows::TABLE_ROW, &pair.before, &pair.after)?;
     }
     Ok(())
 }

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 
 pub(crate) const BLOCK_SIZE_ROW: &str = "--block-size ";
 pub(crate) const CONNECTIONS_ROW: &str = "--connections ";
+pub(crate) const OWN_FILES_ROW: &str = "own files";
+pub(crate) const TABLE_ROW: &str = "table";
 
 const NETWORKED: [Program; 2] = [Program::PdcpPush, Program::PdcpPull];
 
@@ -100,6 +102,25 @@ impl Row {
 
 /// All that was asked for, without rows and programs that are not wanted or not there.
 pub(crate) fn sections(arguments: &Arguments, peers: &Peers, has_hosts: bool) -> Vec<Section> {
+    let mut sections = all(arguments, has_hosts);
+    for section in &mut sections {
+        section.retain(arguments, peers);
+    }
+    sections.retain(|section| !section.rows.is_empty());
+    sections
+}
+
+/// The first word of `--rows` that begins no row, with the rows that there are.
+pub(crate) fn unknown(arguments: &Arguments) -> Option<String> {
+    let sections = all(arguments, arguments.wants(Sweep::Sealed)).into_iter();
+    let mut rows: Vec<String> = sections.flat_map(|section| section.rows).map(|row| row.name).collect();
+    rows.extend((!arguments.files.is_empty()).then(|| OWN_FILES_ROW.into()));
+    rows.extend(arguments.innodb.is_some().then(|| TABLE_ROW.into()));
+    let unknown = arguments.rows.iter().find(|name| !rows.iter().any(|row| row.starts_with(name.as_str())))?;
+    Some(format!("no row begins with '{unknown}'; with these options there are: {}", rows.join(", ")))
+}
+
+fn all(arguments: &Arguments, has_hosts: bool) -> Vec<Section> {
     let mut sections = vec![between_two_ends(arguments)];
     if arguments.remote.is_none() {
         sections.push(both_local());
@@ -119,10 +140,6 @@ pub(crate) fn sections(arguments: &Arguments, peers: &Peers, has_hosts: bool) ->
     if arguments.wants(Sweep::Size) {
         sections.push(quarter());
     }
-    for section in &mut sections {
-        section.retain(arguments, peers);
-    }
-    sections.retain(|section| !section.rows.is_empty());
     sections
 }
 

@@ -84,7 +84,7 @@ pub(crate) fn run(options: &Options<'_>) -> Result<Vec<Sample>> {
                 let sample = path.sample(program, *connections, run, &pdcp, &mut pair)?;
                 let [there, back] = path.relay.passed();
                 eprintln!("run {run}: {}, {}: {:.3} s", sample.row, sample.program, sample.seconds);
-                eprintln!("    in all {there} there, {back} back");
+                eprintln!("    {there} there, {back} back");
                 samples.push(sample);
             }
         }
@@ -103,7 +103,7 @@ fn prove(path: &LongPath, connections: &[u32]) -> Result<()> {
         let megabits = FILE_BYTES as f64 * 8.0 / took / 1e6;
         let [there, back] = path.relay.passed();
         eprintln!("long path: plain TCP, {connections} connections: {took:.3} s, {megabits:.0} Mbit/s");
-        eprintln!("    in all {there} there, {back} back");
+        eprintln!("    {there} there, {back} back");
     }
     Ok(())
 }

@@ -48,7 +48,7 @@ struct Counts {
     late_max_ns: AtomicU64,
 }
 
-/// What passed in one direction so far.
+/// What passed in one direction within some time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Passed {
     pub(super) packets: u64,
@@ -94,13 +94,13 @@ impl Relay {
         Ok(Self { ended, counts, threads })
     }
 
-    /// From near to far, and from far to near.
+    /// Since this was last asked: from near to far, and from far to near.
     pub(super) fn passed(&self) -> [Passed; 2] {
         self.counts.each_ref().map(|counts| Passed {
-            packets: counts.packets.load(Ordering::Relaxed),
-            bytes: counts.bytes.load(Ordering::Relaxed),
-            dropped: counts.dropped.load(Ordering::Relaxed),
-            late_max: Duration::from_nanos(counts.late_max_ns.load(Ordering::Relaxed)),
+            packets: counts.packets.swap(0, Ordering::Relaxed),
+            bytes: counts.bytes.swap(0, Ordering::Relaxed),
+            dropped: counts.dropped.swap(0, Ordering::Relaxed),
+            late_max: Duration::from_nanos(counts.late_max_ns.swap(0, Ordering::Relaxed)),
         })
     }
 }

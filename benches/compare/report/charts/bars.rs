@@ -30,7 +30,7 @@ const FOOT: i32 = 56;
 const SPACE: i32 = 6;
 /// Of a figure behind a bar. Guessed for digits of common fonts.
 const FIGURE_WIDTH: i32 = 45;
-const BLACK_LINES: &str = " Black lines: the least time that this machine can do it in.";
+const BLACK_LINES: &str = " Black lines: the least time, by the parts; cold, what fio takes to read.";
 
 pub(super) fn groups(run: &Run) -> Vec<Group> {
     let mut groups = Vec::new();
