@@ -17,6 +17,11 @@ pub(crate) const PIECE_BYTES: u64 = 1 << 20;
 /// A change that is smaller than most blocks.
 const PAGE_BYTES: u64 = 4 << 10;
 
+/// Before a target is removed: two seconds after memory was freed a virtual machine's kernel gives it back to the host (free
+/// page reporting). If that happens while a first copy runs, some of its pages cost ten times as much; by chance, so that
+/// programs are no longer comparable. Nothing is freed while we rest, and the copy has the two seconds for itself.
+const REST: Duration = Duration::from_millis(2500);
+
 /// Of linux/magic.h.
 const TMPFS_MAGIC: FsWord = 0x0102_1994;
 
@@ -90,7 +95,10 @@ impl Pair {
     pub(crate) fn set(&mut self, basis: &Basis) -> Result<()> {
         let was_equal = std::mem::replace(&mut self.is_equal, false);
         match basis {
-            Basis::Missing => return Ok(remove_if_there(&self.target)?),
+            Basis::Missing => {
+                std::thread::sleep(REST);
+                return Ok(remove_if_there(&self.target)?);
+            }
             Basis::Copied(from) => copy(from, &self.target)?,
             Basis::Changed { .. } | Basis::Scattered => {
                 if !was_equal {

@@ -202,7 +202,7 @@ impl Ceiling {
 
     fn work_rate(&self, cores: Cores, duty: Duty) -> io::Result<f64> {
         let targets = match duty.written {
-            Written::New => self.new_targets()?,
+            Written::New => self.cores.iter().map(|_| scratch(&self.directory)).collect::<io::Result<_>>()?,
             Written::Nowhere | Written::Over => self.targets.clone(),
         };
         lane::rate(&self.lanes(cores, &targets), duty)
@@ -210,7 +210,7 @@ impl Ceiling {
 
     fn inode_rate(&self, cores: Cores, duty: Duty) -> io::Result<f64> {
         let target = match duty.written {
-            Written::New => Arc::clone(&self.new_targets()?[0]),
+            Written::New => scratch(&self.directory)?,
             Written::Nowhere | Written::Over => Arc::clone(&self.inode),
         };
         lane::rate(&self.lanes(cores, &self.shared(&target)), duty)
@@ -236,14 +236,6 @@ impl Ceiling {
     /// One target for every lane.
     fn shared(&self, target: &Arc<File>) -> Vec<Arc<File>> {
         vec![Arc::clone(target); self.cores.len()]
-    }
-
-    /// Empty files, a lane each, in the room that others give back now, as the target before does in the rows that begin
-    /// without one. Memory that a virtual machine's host has yet to give would be up to five times slower, and no bound.
-    fn new_targets(&self) -> io::Result<Vec<Arc<File>>> {
-        let targets = || self.cores.iter().map(|_| scratch(&self.directory)).collect::<io::Result<Vec<_>>>();
-        self.lanes(Cores::All, &targets()?).iter().try_for_each(fill)?;
-        targets()
     }
 
     fn some(&self, cores: Cores) -> &[CoreId] {
