@@ -7,4 +7,5 @@ cd "$(dirname "$0")/.."
 # Not by `cargo bench` itself: it would add words of its own to an exit code that is not 0.
 bench=$(cargo bench --bench compare --no-run --message-format=json |
     sed -n 's/.*"name":"compare".*"executable":"\([^"]*\)".*/\1/p')
-exec "$bench" --output "benches/runs/$(date +%F-%H%M%S)" "$@"
+[[ " $* " == *" --output"[\ =]* ]] || set -- --output "benches/runs/$(date +%F-%H%M%S)" "$@"
+exec "$bench" "$@"

@@ -29,19 +29,20 @@ pub(super) fn pair(source_typed: &OsStr, target_typed: &OsStr) -> Result<(Place,
         }
         (Place::Remote(there), _) if there.path.ends_with(b"/") => about_source(directory.into()),
         (Place::Local(here), _) if here.is_dir() => about_source(directory.into()),
-        (Place::Local(here), Place::Local(there)) if same_file(here, there) => {
-            about_source(format!("is the same file as {}", shown(target_typed.as_bytes())))
-        }
+        (Place::Local(here), Place::Local(there)) => match same_file(here, there) {
+            Some(same) => about_source(format!("is the same file as {}", shown(same.as_os_str().as_bytes()))),
+            None => Ok((source, target)),
+        },
         _ => Ok((source, target)),
     }
 }
 
-/// Whether a copy would write what it reads. A target that is a directory takes the source's name.
-fn same_file(source: &Path, target: &Path) -> bool {
+/// The file that a copy would both read and write, by the target's name for it: one that is a directory takes the source's.
+fn same_file(source: &Path, target: &Path) -> Option<PathBuf> {
     let identity = |path: &Path| metadata(path).ok().map(|found| (found.dev(), found.ino()));
     let inside = source.file_name().map(|name| target.join(name)).filter(|_| target.is_dir());
-    let source = identity(source);
-    source.is_some() && source == identity(inside.as_deref().unwrap_or(target))
+    let target = inside.unwrap_or_else(|| target.to_owned());
+    identity(source).filter(|source| identity(&target) == Some(*source)).map(|_| target)
 }
 
 pub(super) fn place(typed: &OsStr) -> Result<Place, Failure> {
@@ -310,7 +311,8 @@ mod tests {
         for same in ["b", "b2", "b3", "dir/../b"] {
             check(&name("b"), &name(same), Some(&format!("is the same file as {}", name(same))));
         }
-        check(&name("dir/a"), &name("dir"), Some(&format!("is the same file as {}", name("dir"))));
-        check(&name("dir/a"), &name("dir/"), Some(&format!("is the same file as {}", name("dir/"))));
+        for directory in ["dir", "dir/"] {
+            check(&name("dir/a"), &name(directory), Some(&format!("is the same file as {}", name("dir/a"))));
+        }
     }
 }

@@ -22,9 +22,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-/// What is copied to and fro: well above any cache, and enough places of the source.
-const SAMPLE_BYTES: u64 = 512 << 20;
+/// What is copied to and fro: well above any cache, and enough places of the source. A server's last cache has up to a
+/// gigabyte, and what a lane finds there does not come from memory, as most of a large file does.
+const SAMPLE_BYTES: u64 = 1 << 30;
 
 /// What a row has to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -111,6 +113,8 @@ pub(crate) struct Ceiling {
     /// Chunks of a lane.
     chunks: u64,
     source_step_bytes: u64,
+    /// Chunks that each lane has visited.
+    visits: Vec<Arc<AtomicU64>>,
     /// Results of each of [`MEASURES`].
     results: [Vec<f64>; MEASURES.len()],
 }
@@ -133,6 +137,7 @@ impl Ceiling {
             directory: directory.to_owned(),
             chunks,
             source_step_bytes,
+            visits: cores.iter().map(|_| Arc::default()).collect(),
             results: std::array::from_fn(|_| Vec::new()),
             cores,
         };
@@ -225,12 +230,12 @@ impl Ceiling {
 
     /// So many lanes, each with its target.
     fn lanes(&self, cores: Cores, targets: &[Arc<File>]) -> Vec<Lane> {
-        let lane = |((&core, target), lane): ((_, &Arc<File>), u64)| {
-            let (source, target) = (Arc::clone(&self.source), Arc::clone(target));
+        let lane = |(((&core, target), visits), lane): (((_, &Arc<File>), _), u64)| {
+            let (source, target, visits) = (Arc::clone(&self.source), Arc::clone(target), Arc::clone(visits));
             let (lanes, chunks, source_step_bytes) = (self.cores.len() as u64, self.chunks, self.source_step_bytes);
-            Lane { core, source, target, sample: Sample { lane, lanes, chunks, source_step_bytes } }
+            Lane { core, source, target, sample: Sample { lane, lanes, chunks, source_step_bytes }, visits }
         };
-        self.some(cores).iter().zip(targets).zip(0..).map(lane).collect()
+        self.some(cores).iter().zip(targets).zip(&self.visits).zip(0..).map(lane).collect()
     }
 
     /// One target for every lane.
