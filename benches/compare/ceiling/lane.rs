@@ -64,7 +64,7 @@ pub(super) enum Basis {
     Read,
     /// Read, and compared to its end.
     Compared,
-    /// Read and hashed.
+    /// Read and hashed, [`BASIS_AHEAD_CHUNKS`] ahead.
     Hashed,
 }
 
