@@ -7,7 +7,7 @@
 use core_affinity::CoreId;
 use pdcp::digest::{Digest, hash_blocks};
 use pdcp::extent::{BlockSize, Layout, Run};
-use pdcp::limits::{FILE_BYTES_MAX, SIGNATURE_BATCH_BYTES, STRIPE_BYTES_MAX};
+use pdcp::limits::{FILE_BYTES_MAX, STRIPE_BYTES_MAX};
 use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::File;
 use std::hint::black_box;
@@ -38,10 +38,6 @@ impl Piece {
 /// What is read at one place before the next: long enough for going there to cost nothing.
 pub(super) const CHUNK_BYTES: u64 = 1 << 20;
 const CHUNK_PIECES: u64 = CHUNK_BYTES / PIECE_BYTES as u64;
-/// So far ahead of what is written the basis is hashed: no byte of what a frame of signatures stands for is written before
-/// the source has all of these. Where a piece is written that was just read, a copy of all that differs seems a tenth faster
-/// than any that asks somebody else can be.
-const BASIS_AHEAD_CHUNKS: u64 = (SIGNATURE_BATCH_BYTES as u64).div_ceil(CHUNK_BYTES);
 /// How long a lane runs. Short, so that all that is measured in one repetition sees the same machine.
 const RUN: Duration = Duration::from_millis(60);
 
@@ -64,7 +60,7 @@ pub(super) enum Basis {
     Read,
     /// Read, and compared to its end.
     Compared,
-    /// Read and hashed, [`BASIS_AHEAD_CHUNKS`] ahead.
+    /// Read and hashed.
     Hashed,
 }
 
@@ -229,25 +225,19 @@ impl<'a> Walk<'a> {
         if self.duty.written == Written::New && visit == self.lane.sample.chunks {
             return Ok(None);
         }
-        let visit = self.first_visit + visit;
-        let (source_chunk, target_chunk) = self.lane.sample.chunk(visit);
+        let (source_chunk, target_chunk) = self.lane.sample.chunk(self.first_visit + visit);
         let (source_at, target_at) = (source_chunk + within, target_chunk + within);
         if self.duty.source {
             self.lane.source.read_exact_at(&mut self.wanted.0, source_at)?;
             hash(&self.layout, source_at, &self.wanted.0);
         }
+        if self.duty.basis != Basis::Unread {
+            self.lane.target.read_exact_at(&mut self.received.0, target_at)?;
+        }
         match self.duty.basis {
-            Basis::Unread => {}
-            Basis::Read => self.lane.target.read_exact_at(&mut self.received.0, target_at)?,
-            Basis::Compared => {
-                self.lane.target.read_exact_at(&mut self.received.0, target_at)?;
-                assert!(self.wanted.0 == self.received.0, "the target is a copy of the source");
-            }
-            Basis::Hashed => {
-                let (_, ahead) = self.lane.sample.chunk(visit + BASIS_AHEAD_CHUNKS);
-                self.lane.target.read_exact_at(&mut self.received.0, ahead + within)?;
-                hash(&self.layout, source_at, &self.received.0);
-            }
+            Basis::Unread | Basis::Read => {}
+            Basis::Compared => assert!(self.wanted.0 == self.received.0, "the target is a copy of the source"),
+            Basis::Hashed => hash(&self.layout, source_at, &self.received.0),
         }
         if self.duty.carried {
             self.pair.carry(&self.wanted.0, &mut self.received.0)?;
