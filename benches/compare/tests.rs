@@ -5,6 +5,8 @@
 
 mod goals;
 mod innodb;
+#[path = "ceiling/lane.rs"]
+mod lane;
 mod report;
 mod sample;
 
@@ -195,5 +197,41 @@ mod reports {
             check(Shape::BlockSizes, points.clone(), &["block-size.svg"]);
             check(Shape::Connections, points, &["connections.svg"]);
         }
+    }
+}
+
+mod lanes {
+    use super::lane::{Basis, CHUNK_BYTES, Duty, Lane, Sample, Written, rate};
+    use std::collections::HashSet;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    #[test]
+    fn a_lane_visits_each_of_its_chunks_before_it_comes_back() {
+        for chunks in [1, 2, 8, 1024] {
+            let sample = |lane| Sample { lane, lanes: 2, chunks, source_step_bytes: CHUNK_BYTES };
+            let visits = |lane| (0..chunks).map(move |visit| sample(lane).chunk(visit));
+            let visited: HashSet<_> = visits(0).chain(visits(1)).collect();
+            assert_eq!(visited.len() as u64, 2 * chunks);
+            assert_eq!(sample(1).chunk(chunks), sample(1).chunk(0));
+            assert!(visited.iter().all(|(source_at, target_at)| *source_at.max(target_at) < 2 * chunks * CHUNK_BYTES));
+        }
+    }
+
+    /// Trigger: each measurement began at the same chunks. Damage: a large cache held them, and the ceiling was a fifth
+    /// above what a copy of the whole file can do.
+    #[test]
+    fn a_lane_goes_on_where_its_last_measurement_has_ended() {
+        let file = || Arc::new(tempfile::tempfile().unwrap());
+        let (source, target, visits) = (file(), file(), Arc::new(AtomicU64::default()));
+        source.set_len(2 * CHUNK_BYTES).unwrap();
+        let sample = Sample { lane: 0, lanes: 1, chunks: 2, source_step_bytes: CHUNK_BYTES };
+        let core = core_affinity::get_core_ids().unwrap()[0];
+        let lanes = [Lane { core, source, target, sample, visits: Arc::clone(&visits) }];
+        let duty = Duty { source: true, basis: Basis::Unread, carried: false, written: Written::Nowhere };
+        let before = 1 << 40; // more than a measurement has time for
+        visits.store(before, Ordering::Relaxed);
+        assert!(rate(&lanes, duty).unwrap() > 0.0);
+        assert!(visits.load(Ordering::Relaxed) > before);
     }
 }

@@ -150,7 +150,8 @@ pub struct Worker<C: Completions> {
     jobs: Receiver<Job<C>>,
     /// Sessions whose minimum of buffers is still in use, and until when they wait for it.
     waiting: VecDeque<(Box<Start<C>>, u64)>,
-    parties: [Option<Party<C>>; SESSIONS_MAX],
+    /// Boxed, as all places are looked at in every turn: they are two lines of the cache instead of a hundred.
+    parties: [Option<Box<Party<C>>>; SESSIONS_MAX],
     shares: Shares,
     bench: Bench,
     timesheet: Timesheet,
@@ -224,9 +225,10 @@ impl<C: Completions> Worker<C> {
         if self.leaving && self.waiting.is_empty() && self.parties.iter().all(Option::is_none) {
             return Ok(false);
         }
-        let held_up = self.parties.iter().flatten().any(|(guest, _)| !guest.outbox.is_empty());
+        let held_up = self.parties.iter().filter_map(Option::as_deref).any(|(guest, _)| !guest.outbox.is_empty());
         let copies = !idle && self.copies();
-        let outwritten = self.parties.iter().flatten().any(|(_, all)| all.iter().any(Connection::is_outwritten));
+        let outwritten =
+            self.parties.iter().filter_map(Option::as_deref).any(|(_, all)| all.iter().any(Connection::is_outwritten));
         let busy = !self.list.is_empty() || !self.jobs.is_empty() || outwritten;
         let wait_ms = match (busy || copies, held_up) {
             (true, _) => 0,
@@ -260,7 +262,7 @@ impl<C: Completions> Worker<C> {
             }
             Job::Resume(key) => {
                 let Some(slot) = self.slot_of(key) else { return };
-                let Some((_, connections)) = &mut self.parties[slot] else { return };
+                let Some((_, connections)) = self.parties[slot].as_deref_mut() else { return };
                 let failed = connections.iter_mut().find_map(|connection| connection.resume().err());
                 let count = connections.len();
                 (0..count).for_each(|index| self.enlist(slot, index));
@@ -283,7 +285,7 @@ impl<C: Completions> Worker<C> {
     /// Control was behind, and connections took no new stripes: perhaps it has caught up.
     fn flush_outboxes(&mut self) {
         for slot in 0..SESSIONS_MAX {
-            let Some((guest, connections)) = &mut self.parties[slot] else { continue };
+            let Some((guest, connections)) = self.parties[slot].as_deref_mut() else { continue };
             if guest.outbox.is_empty() {
                 continue;
             }
@@ -294,7 +296,7 @@ impl<C: Completions> Worker<C> {
     }
 
     fn slot_of(&self, key: SessionKey) -> Option<usize> {
-        self.parties.iter().position(|party| party.as_ref().is_some_and(|(guest, _)| guest.key == key))
+        self.parties.iter().position(|party| party.as_deref().is_some_and(|(guest, _)| guest.key == key))
     }
 
     /// Those whose minimum is free start, in the order in which they came. For whom it does not come back in time is told.
@@ -378,7 +380,7 @@ impl<C: Completions> Worker<C> {
             connections.push(Connection::new(slot, index, number, Some(line), machines()));
         }
         let count = connections.len();
-        self.parties[slot] = Some((guest, connections));
+        self.parties[slot] = Some(Box::new((guest, connections)));
         (0..count).for_each(|index| self.enlist(slot, index));
         Ok(())
     }
@@ -406,7 +408,7 @@ impl<C: Completions> Worker<C> {
     }
 
     fn enlist(&mut self, slot: usize, index: usize) {
-        let Some((_, connections)) = &mut self.parties[slot] else { return };
+        let Some((_, connections)) = self.parties[slot].as_deref_mut() else { return };
         let Some(connection) = connections.get_mut(index) else { return };
         if !connection.listed {
             connection.listed = true;
@@ -417,9 +419,9 @@ impl<C: Completions> Worker<C> {
     /// Lists all connections of which this is true.
     fn list_those(&mut self, is_one: fn(&Connection<C>) -> bool) {
         for slot in 0..SESSIONS_MAX {
-            let count = self.parties[slot].as_ref().map_or(0, |(_, connections)| connections.len());
+            let count = self.parties[slot].as_deref().map_or(0, |(_, connections)| connections.len());
             for index in 0..count {
-                if self.parties[slot].as_ref().is_some_and(|(_, connections)| is_one(&connections[index])) {
+                if self.parties[slot].as_deref().is_some_and(|(_, connections)| is_one(&connections[index])) {
                     self.enlist(slot, index);
                 }
             }
@@ -430,7 +432,8 @@ impl<C: Completions> Worker<C> {
         let (slot, index, what) = untag(completion.tag);
         let about = completion.tag.about;
         self.work_for(slot);
-        let (guest, connections) = self.parties[slot].as_mut().expect("a guest stays while something is in flight");
+        let (guest, connections) =
+            self.parties[slot].as_deref_mut().expect("a guest stays while something is in flight");
         let mut cx =
             Context { backend: &mut self.backend, shares: &self.shares, bench: &mut self.bench, quantum_bytes };
         let result = connections[index].complete(what, about, completion, guest, &mut cx);
@@ -442,7 +445,7 @@ impl<C: Completions> Worker<C> {
 
     fn look_at(&mut self, slot: usize, index: usize, quantum_bytes: &mut u32) {
         self.work_for(slot);
-        let Some((guest, connections)) = &mut self.parties[slot] else { return };
+        let Some((guest, connections)) = self.parties[slot].as_deref_mut() else { return };
         let Some(connection) = connections.get_mut(index) else { return };
         connection.listed = false;
         let mut cx =
@@ -456,7 +459,7 @@ impl<C: Completions> Worker<C> {
 
     /// Stops a guest; what is in flight ends first. Only its first error is told.
     fn stop(&mut self, slot: usize, error: Option<WorkerError>) {
-        let Some((guest, connections)) = &mut self.parties[slot] else { return };
+        let Some((guest, connections)) = self.parties[slot].as_deref_mut() else { return };
         if let Some(error) = error
             && !guest.stopping
         {
@@ -469,7 +472,7 @@ impl<C: Completions> Worker<C> {
     /// Connections of which nothing is left go; and so does a guest that was stopped, with its last connection.
     fn dismiss_drained(&mut self) {
         for slot in 0..SESSIONS_MAX {
-            let Some((guest, connections)) = &mut self.parties[slot] else { continue };
+            let Some((guest, connections)) = self.parties[slot].as_deref_mut() else { continue };
             for connection in connections.iter_mut().filter(|connection| connection.drained()) {
                 connection.finish(guest, &mut self.backend);
             }
@@ -501,7 +504,7 @@ impl<C: Completions> Worker<C> {
             return;
         }
         self.looked_ms = now_ms;
-        for (guest, connections) in self.parties.iter_mut().flatten() {
+        for (guest, connections) in self.parties.iter_mut().filter_map(Option::as_deref_mut) {
             let dribbles = connections.iter().any(|connection| connection.dribbles(now_ms));
             self.shares.confine(guest.account, dribbles);
             let moved: u64 = connections.iter().map(|connection| connection.moved(&self.backend)).sum();

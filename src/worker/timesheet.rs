@@ -87,7 +87,7 @@ impl<C: Completions> Worker<C> {
     /// Books what was done up to now.
     pub(super) fn book_work(&mut self, now_ns: u64) {
         let worked_ns = self.timesheet.stretch_ns(now_ns);
-        if let Some((guest, _)) = &mut self.parties[self.timesheet.slot] {
+        if let Some((guest, _)) = self.parties[self.timesheet.slot].as_deref_mut() {
             guest.worked(worked_ns);
         }
     }
@@ -116,7 +116,7 @@ impl<C: Completions> Worker<C> {
     /// What each guest waits for. What is in memory is done as soon as it is asked for.
     fn waits(&self) -> impl Iterator<Item = (&Guest<C>, Waits)> {
         let on_disk = |file: &Option<OpenFile>| file.as_ref().is_some_and(|file| file.mode != Mode::Memory);
-        self.parties.iter().flatten().map(move |(guest, connections)| {
+        self.parties.iter().filter_map(Option::as_deref).map(move |(guest, connections)| {
             let mut waits = connections.iter().map(Connection::waits).reduce(Waits::and).unwrap_or_default();
             waits.source_disk &= on_disk(&guest.source);
             waits.target_disk &= on_disk(&guest.target);
