@@ -150,7 +150,7 @@ pub struct Worker<C: Completions> {
     jobs: Receiver<Job<C>>,
     /// Sessions whose minimum of buffers is still in use, and until when they wait for it.
     waiting: VecDeque<(Box<Start<C>>, u64)>,
-    /// Boxed, as all places are looked at in every turn: they are two lines of the cache instead of a hundred.
+    /// Boxed, as all places are looked at in every turn: that is two lines of the cache instead of one each.
     parties: [Option<Box<Party<C>>>; SESSIONS_MAX],
     shares: Shares,
     bench: Bench,
