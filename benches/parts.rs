@@ -125,7 +125,7 @@ fn frames(criterion: &mut Criterion) {
     let pieces = &runs[..PIECES_MAX];
     let mut group = criterion.benchmark_group("frames");
     for (name, frame) in [
-        ("want", Frame::Want { stripe: 1, basis_blocks: 1 }),
+        ("want", Frame::Want { stripe: 1, basis_blocks: 1, heads: false }),
         ("signatures", Frame::Signatures { first: 1, values: &values }),
         ("data, one piece", Frame::Data { pieces: &pieces[..1], payload_bytes: PAYLOAD_BYTES_MAX }),
         ("data, 64 pieces", Frame::Data { pieces, payload_bytes: PAYLOAD_BYTES_MAX }),

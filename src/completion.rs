@@ -234,6 +234,9 @@ pub trait Completions {
     /// Bytes that the peer's kernel took or gave so far: it tells a slow connection from a dead one.
     fn moved(&self, socket: SocketId) -> u64;
 
+    /// Reads the file's first bytes from `offset` on, as many as `into` has, if that takes no waiting for a disk. `false`:
+    /// it does, or the file ends before. A plain call.
+    fn peek(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> Result<bool, Errno>;
     /// The first hole of the file in `offset..end`. A plain call.
     fn next_hole(&mut self, file: FileId, offset: u64, end: u64) -> Result<Option<(u64, u64)>, Errno>;
     /// Makes `bytes` from `offset` on read as zeros: as a hole, or as zeros written where holes are refused. A plain call.

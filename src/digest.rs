@@ -7,7 +7,7 @@
 use crate::extent::{Layout, Run, StripeIndex};
 #[cfg(target_arch = "x86_64")]
 use crate::limits::BLOCK_BYTES_MAX;
-use crate::limits::{DIGEST_LEN, SIGNATURE_LEN};
+use crate::limits::{DIGEST_LEN, HEAD_BYTES, SIGNATURE_LEN};
 use crate::method::Method;
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use std::fmt;
@@ -143,6 +143,11 @@ pub fn sign_hole(method: Method, layout: &Layout, run: Run, digests: &[Digest], 
         let zeros = vec![0; usize::try_from(bytes).expect("a block is small")];
         *signature = Signature(method.signature(&zeros));
     }
+}
+
+/// What a block is compared by where that shall cost little: its first [`HEAD_BYTES`] bytes, or all of a shorter one.
+pub fn sign_head(block: &[u8]) -> Signature {
+    Signature(Method::Xxh3.signature(&block[..block.len().min(HEAD_BYTES)]))
 }
 
 /// A stripe's digest from those of its blocks.

@@ -52,6 +52,9 @@ pub const PIECES_MAX: usize = 64;
 pub const RUNS_MAX: usize = 128;
 /// Signatures of one frame: 8 MiB of 16 KiB blocks; a stripe needs few, and a frame stays small enough to interleave.
 pub const SIGNATURES_MAX: usize = 512;
+/// Behind a stripe of which one block in so many differed, the next one is compared by heads, if they are in memory. Both ends
+/// on two cores: everything changed takes 0.78 of the time, half 0.87, 30 % 0.92 and 20 % 0.96. At 10 % it gains nothing.
+pub const HEADS_ONE_IN: u64 = 8;
 /// Signatures are sent when they stand for this many bytes of the basis, or the stripe ends: a frame for each extent costs
 /// a wake-up of the peer each, and the peer holds what it has read meanwhile.
 pub const SIGNATURE_BATCH_BYTES: u32 = 1 << 20;
@@ -86,6 +89,8 @@ pub const PIECE_LEN: usize = 8 + 4 + TAG_LEN;
 pub const RUN_LEN: usize = 8 + 4;
 /// One signature.
 pub const SIGNATURE_LEN: usize = 8;
+/// Bytes of a block's head: one line of the cache, where page formats of databases have their checksum or sequence number.
+pub const HEAD_BYTES: usize = 64;
 /// One digest.
 pub const DIGEST_LEN: usize = 32;
 /// Longest frame without its payload.

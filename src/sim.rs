@@ -145,6 +145,8 @@ struct World {
     rough: bool,
     /// All that was sent.
     heard: Vec<u8>,
+    /// Heads that were read.
+    heads: u64,
 }
 
 impl World {
@@ -152,7 +154,7 @@ impl World {
     fn new(seed: u64, disks: Vec<Disk>, connections: usize, fault: Fault, rough: bool) -> Self {
         let pipes = (0..2 * connections).map(|_| Pipe::default()).collect();
         let (dice, heard) = (Dice(seed), Vec::new());
-        Self { dice, disks, pipes, fault, happened: false, now_ms: 0, trace: 0, rough, heard }
+        Self { dice, disks, pipes, fault, happened: false, now_ms: 0, trace: 0, rough, heard, heads: 0 }
     }
 
     fn note(&mut self, what: u64) {
@@ -419,6 +421,17 @@ impl Completions for Sim {
         let socket = self.sockets[socket.0 as usize].unwrap();
         let world = self.world.borrow();
         world.pipes[socket].carried + world.pipes[socket ^ 1].carried
+    }
+
+    fn peek(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> Result<bool, Errno> {
+        let world = &mut *self.world.borrow_mut();
+        let (disk, direct) = self.files[file.0 as usize].unwrap();
+        let offset = usize::try_from(offset).unwrap();
+        let Some(bytes) = world.disks[disk].bytes.get(offset..offset + into.len()) else { return Ok(false) };
+        into.copy_from_slice(bytes);
+        world.heads += 1;
+        let is_cold = world.rough && world.dice.one_in(200);
+        Ok(!direct && !is_cold)
     }
 
     fn next_hole(&mut self, file: FileId, offset: u64, end: u64) -> Result<Option<(u64, u64)>, Errno> {

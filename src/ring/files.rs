@@ -7,7 +7,8 @@ use super::errno;
 use crate::completion::{Access, Errno, Mode};
 use crate::limits::DIRECT_ALIGNMENT;
 use rustix::fs::{FallocateFlags, FileType, Mode as Permissions, OFlags, SeekFrom, fallocate, fstat, open, seek};
-use rustix::io::{Errno as Error, pread, pwrite, retry_on_intr};
+use rustix::io::{Errno as Error, ReadWriteFlags, pread, preadv2, pwrite, retry_on_intr};
+use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -34,6 +35,21 @@ impl OpenFile {
     pub(super) fn read(&self, into: &mut [u8], offset: u64) -> Result<u32, Errno> {
         let moved = retry_on_intr(|| pread(&self.descriptor, &mut *into, offset)).map_err(errno)?;
         Ok(u32::try_from(moved).expect("at most a buffer"))
+    }
+
+    /// A plain read of what need not be waited for. `false`: it would have to be, or the file ends before.
+    pub(super) fn peek(&self, into: &mut [u8], offset: u64) -> Result<bool, Errno> {
+        let flags = match self.mode {
+            Mode::Memory => ReadWriteFlags::empty(), // not every file system in memory knows the flag
+            Mode::Buffered => ReadWriteFlags::NOWAIT,
+            Mode::Direct => return Ok(false),
+        };
+        let bytes = into.len();
+        match retry_on_intr(|| preadv2(&self.descriptor, &mut [IoSliceMut::new(into)], offset, flags)) {
+            Ok(moved) => Ok(moved == bytes),
+            Err(Error::AGAIN | Error::OPNOTSUPP) => Ok(false),
+            Err(error) => Err(errno(error)),
+        }
     }
 
     /// A plain write.
@@ -145,8 +161,47 @@ pub(super) fn reopen(held: &OwnedFd, access: Access, direct: bool) -> Result<Own
 
 #[cfg(test)]
 mod tests {
+    use super::super::calls::cached_pages;
     use super::*;
+    use rustix::fs::{Advice, fadvise};
     use std::os::unix::fs::FileExt;
+    use std::path::Path;
+
+    #[test]
+    fn what_has_to_be_waited_for_is_not_peeked_at() {
+        #[track_caller]
+        fn check(file: &OpenFile, offset: u64, want: Option<&[u8; 3]>) {
+            let mut into = [0; 3];
+            assert_eq!(file.peek(&mut into, offset), Ok(want.is_some()));
+            assert!(want.is_none_or(|want| into == *want));
+        }
+        let executable = std::env::current_exe().unwrap();
+        let disk = executable.parent().unwrap();
+        for (directory, mode) in [(Path::new("/dev/shm"), Mode::Memory), (disk, Mode::Buffered)] {
+            let file = tempfile::tempfile_in(directory).unwrap();
+            file.write_all_at(&[7; 8192], 0).unwrap();
+            file.write_all_at(b"abcdef", 4096).unwrap();
+            file.sync_all().unwrap();
+            let held = Arc::new(OwnedFd::from(file.try_clone().unwrap()));
+            let opened = OpenFile::open(&held, Access::Update, mode).unwrap();
+            check(&opened, 4096, Some(b"abc"));
+            check(&opened, 4098, Some(b"cde"));
+            check(&opened, 8190, None); // two bytes are no three
+            check(&opened, 8192, None);
+            if mode == Mode::Memory {
+                continue;
+            }
+            fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+            if cached_pages(&held) == Some(0) {
+                check(&opened, 4096, None);
+            } else {
+                eprintln!("SKIPPED: what is not cached, as everything is");
+            }
+            if let Ok(direct) = OpenFile::open(&held, Access::Update, Mode::Direct) {
+                check(&direct, 4096, None);
+            }
+        }
+    }
 
     #[test]
     fn zeros_are_written_where_holes_are_refused() {

@@ -272,6 +272,10 @@ impl Completions for Ring {
         calls::tcp_bytes_moved(&self.sockets.at(socket.0).descriptor)
     }
 
+    fn peek(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> Result<bool, Errno> {
+        self.files.at(file.0).peek(into, offset)
+    }
+
     fn next_hole(&mut self, file: FileId, offset: u64, end: u64) -> Result<Option<(u64, u64)>, Errno> {
         self.files.at(file.0).next_hole(offset, end)
     }

@@ -49,6 +49,8 @@ struct Wanted {
     stripe: StripeIndex,
     run: Run,
     basis_blocks: u32,
+    /// Signatures are those of heads.
+    heads: bool,
     mapping: Mapping,
     /// Blocks asked to be read, or taken as holes.
     read: u32,
@@ -135,6 +137,11 @@ impl Source {
         (&wanted.slate.table.digests[range.clone()], &wanted.slate.table.ours[range])
     }
 
+    /// Whether blocks that are being read are to be compared by their heads.
+    pub fn compares_heads(&self, run: Run) -> bool {
+        self.wanted.iter().any(|wanted| wanted.heads && wanted.holds(run))
+    }
+
     /// Whether a block of a wanted stripe was read, or taken as a hole, and hashed.
     pub fn has_hashed(&self, block: u64) -> bool {
         let run = Run { first: block, count: 1 };
@@ -149,7 +156,9 @@ impl Source {
     /// Only for a frame: the peer's lie.
     pub fn handle(&mut self, event: Event<'_>) -> Result<(), ProtocolError> {
         match event {
-            Event::Frame(Frame::Want { stripe, basis_blocks }) => return self.want(stripe, basis_blocks),
+            Event::Frame(Frame::Want { stripe, basis_blocks, heads }) => {
+                return self.want(stripe, basis_blocks, heads);
+            }
             Event::Frame(Frame::Signatures { first, values }) => return self.signatures(first, values),
             Event::Frame(_) => return Err(ProtocolError::NotExpected("a frame of this kind")),
             Event::Hole { from, until } => self.hole(from, until),
@@ -200,7 +209,10 @@ impl Source {
         self.done().map(Action::Send)
     }
 
-    fn want(&mut self, stripe: StripeIndex, basis_blocks: u32) -> Result<(), ProtocolError> {
+    fn want(&mut self, stripe: StripeIndex, basis_blocks: u32, heads: bool) -> Result<(), ProtocolError> {
+        if heads && self.terms.dry_run {
+            return Err(ProtocolError::NotExpected("a comparison by heads"));
+        }
         let run = self.terms.layout.stripe(stripe).ok_or(ProtocolError::OutsideFile)?;
         if basis_blocks > run.count {
             return Err(ProtocolError::OutsideFile);
@@ -212,9 +224,19 @@ impl Source {
         slate.holes.fill(false);
         let mapping = if self.sparse { Mapping::Unasked } else { Mapping::Done };
         let (read, signed, settled, changed_bytes, hole_bytes) = (0, 0, 0, 0, 0);
-        let wanted =
-            Wanted { stripe, run, basis_blocks, mapping, read, signed, settled, changed_bytes, hole_bytes, slate };
-        self.wanted.push_back(wanted);
+        self.wanted.push_back(Wanted {
+            stripe,
+            run,
+            basis_blocks,
+            heads,
+            mapping,
+            read,
+            signed,
+            settled,
+            changed_bytes,
+            hole_bytes,
+            slate,
+        });
         Ok(())
     }
 
@@ -448,7 +470,7 @@ mod tests {
     }
 
     fn want(source: &mut Source, stripe: StripeIndex, basis_blocks: u32) {
-        source.handle(Event::Frame(Frame::Want { stripe, basis_blocks })).expect("a proper want");
+        source.handle(Event::Frame(Frame::Want { stripe, basis_blocks, heads: false })).expect("a proper want");
     }
 
     /// Trigger: a stripe that is a hole on both sides. Damage: forgetting the hole looked like having nothing to do, so
@@ -512,7 +534,7 @@ mod tests {
                 Terms { layout, method: crate::method::Method::default(), basis_bytes: 5 * MIB, dry_run: false };
             let mut source = Source::new(terms, false);
             for stripe in wants {
-                source.handle(Event::Frame(Frame::Want { stripe: *stripe, basis_blocks: 4 })).unwrap();
+                source.handle(Event::Frame(Frame::Want { stripe: *stripe, basis_blocks: 4, heads: false })).unwrap();
             }
             if signed > 0 {
                 let values = &[Signature::default(); 4][..signed];
@@ -520,8 +542,9 @@ mod tests {
             }
             assert_eq!(source.handle(Event::Frame(lie)), want);
         }
-        let want =
-            |wants: &[_], stripe, basis_blocks, want| check(wants, 0, Frame::Want { stripe, basis_blocks }, want);
+        let want = |wants: &[_], stripe, basis_blocks, want| {
+            check(wants, 0, Frame::Want { stripe, basis_blocks, heads: false }, want)
+        };
         want(&[], 4, 4, Ok(()));
         want(&[], 4, 5, Err(OutsideFile));
         want(&[], 5, 0, Err(OutsideFile));
@@ -544,5 +567,17 @@ mod tests {
         signs(&[1], 0, u64::MAX, 1, Err(OutOfOrder));
         let done = Frame::Done { stripe: 1, digest: Digest::default() };
         check(&[1], 4, done, Err(NotExpected("a frame of this kind")));
+    }
+
+    #[test]
+    fn in_a_dry_run_nothing_is_compared_by_heads_as_no_digest_would_tell() {
+        let want = |heads| Event::Frame(Frame::Want { stripe: 0, basis_blocks: 1, heads });
+        let refused = Err(ProtocolError::NotExpected("a comparison by heads"));
+        assert_eq!(source(1, true, false).handle(want(true)), refused);
+        assert_eq!(source(1, true, false).handle(want(false)), Ok(()));
+        let mut source = source(2, false, false);
+        source.handle(want(true)).unwrap();
+        assert!(source.compares_heads(Run { first: 0, count: 1 }));
+        assert!(!source.compares_heads(Run { first: 1, count: 1 }), "nobody wants it");
     }
 }

@@ -4,11 +4,16 @@
 //! digest and writes. A stripe is finished when every byte of it is hashed and written and its digest is the source's. If
 //! the digests differ it is asked for once more, whole: 64 bits may agree by chance, and memory may rot. It is never the
 //! peer's lie; but a block outside its stripe, named twice, left out or sent before it was signed is.
+//!
+//! Where many blocks differ, reading and hashing the basis is for nothing. There a stripe is compared by the heads of its
+//! blocks, and only what is equal by them is read, while the rest is on its way: no byte moves that is equal, and nobody
+//! waits. When the digests differ after that, a block differs behind its head, and the stripe is asked for once more by
+//! signatures; that heads have misled once is enough to look at none any more.
 
 use super::{Extents, Finished, ProtocolError, Room, Table, Terms, at, batch_blocks};
 use crate::digest::{Digest, Signature, fold_stripe};
-use crate::extent::{Run, StripeIndex};
-use crate::limits::{SIGNATURES_MAX, STRIPES_OPEN_MAX};
+use crate::extent::{Layout, Run, StripeIndex};
+use crate::limits::{HEADS_ONE_IN, SIGNATURES_MAX, STRIPES_OPEN_MAX};
 use crate::wire::Frame;
 use std::collections::VecDeque;
 
@@ -19,6 +24,8 @@ pub enum Event<'a> {
     Stripe(Option<StripeIndex>),
     /// The cursor may have stripes again.
     Again,
+    /// Signatures of the heads of a stripe's blocks, or `None` if some are not in memory; the answer to [`Action::ReadHeads`].
+    Heads { run: Run, signatures: Option<&'a [Signature]> },
     /// An extent of the basis was read and hashed.
     Hashed { run: Run, digests: &'a [Digest], signatures: &'a [Signature] },
     /// A frame came. Of a data frame every piece's hash and write will follow.
@@ -34,6 +41,8 @@ pub enum Event<'a> {
 pub enum Action<'a> {
     /// The next stripe of the session's cursor.
     TakeStripe,
+    /// Read the heads of these blocks of the basis.
+    ReadHeads(Run),
     /// Read and hash an extent of the basis.
     Read(Run),
     /// Send a frame.
@@ -48,12 +57,24 @@ pub enum Action<'a> {
     Unequal(StripeIndex),
 }
 
+/// What the blocks of an open stripe are compared by.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum By {
+    /// All of their bytes: the basis is read before the source can say anything.
+    Signatures,
+    /// Their heads, which are still to be read.
+    UnreadHeads,
+    /// Their heads: the basis is read where the source has left it out.
+    Heads,
+}
+
 #[derive(Debug)]
 struct Open {
     stripe: StripeIndex,
     run: Run,
     /// Blocks that are compared; the rest is sent without asking.
     basis_blocks: u32,
+    by: By,
     again: bool,
     wanted: bool,
     /// `signed <= hashed <= read <= basis_blocks`: how far the basis got.
@@ -66,10 +87,22 @@ struct Open {
     unhashed: u32,
     unwritten: u32,
     told: Option<Digest>,
-    changed_blocks: u32,
-    changed_bytes: u64,
-    hole_bytes: u64,
+    slate: Slate,
+}
+
+/// What is known of each block of an open stripe. Taken when a session starts and used again for stripe after stripe.
+#[derive(Debug)]
+struct Slate {
     table: Table,
+    named: Box<[Named]>,
+}
+
+/// What the source has said of a block.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Named {
+    Nothing,
+    Changed,
+    Hole,
 }
 
 /// The target's end of one data connection.
@@ -77,18 +110,35 @@ struct Open {
 pub struct Target {
     terms: Terms,
     open: VecDeque<Open>,
-    spare: Vec<Table>,
+    spare: Vec<Slate>,
     reading: Extents,
     punch: VecDeque<Run>,
+    /// Blocks that are equal by their heads: to be read and hashed.
+    left_out: VecDeque<Run>,
     /// The cursor may have more.
     more: bool,
+    /// Stripes may be compared by heads.
+    heads: bool,
+    /// Of the stripe that was finished last many blocks differed.
+    many_differ: bool,
 }
 
 impl Target {
-    /// Takes all the memory it will ever use.
-    pub fn new(terms: Terms) -> Self {
-        let spare = (0..STRIPES_OPEN_MAX).map(|_| Table::new(&terms.layout)).collect();
-        Self { terms, open: VecDeque::new(), spare, reading: Extents::default(), punch: VecDeque::new(), more: true }
+    /// Takes the memory for all blocks it will speak of. `heads`: reading a few bytes of each block costs less than reading it.
+    pub fn new(terms: Terms, heads: bool) -> Self {
+        let blocks = terms.layout.stripe_blocks() as usize;
+        let slate = || Slate { table: Table::new(&terms.layout), named: vec![Named::Nothing; blocks].into() };
+        Self {
+            terms,
+            open: VecDeque::new(),
+            spare: (0..STRIPES_OPEN_MAX).map(|_| slate()).collect(),
+            reading: Extents::default(),
+            punch: VecDeque::new(),
+            left_out: VecDeque::new(),
+            more: true,
+            heads: heads && !terms.dry_run,
+            many_differ: false,
+        }
     }
 
     /// Stripes that are open; they go back to the cursor when the connection is lost.
@@ -115,18 +165,28 @@ impl Target {
         match event {
             Event::Stripe(Some(stripe)) => {
                 let run = self.terms.layout.stripe(stripe).expect("the cursor ends where the file does");
-                let table = self.spare.pop().expect("asked for only while one is spare");
+                let mut slate = self.spare.pop().expect("asked for only while one is spare");
+                slate.named.fill(Named::Nothing);
                 let basis_blocks = self.terms.layout.covered(run, self.terms.basis_bytes);
-                self.open.push_back(Open::new(stripe, run, basis_blocks, table));
+                let heads = self.heads && self.many_differ && basis_blocks == run.count;
+                let by = if heads { By::UnreadHeads } else { By::Signatures };
+                self.open.push_back(Open { by, ..Open::new(stripe, run, basis_blocks, slate) });
             }
             Event::Stripe(None) => self.more = false,
             Event::Again => self.more = true,
+            Event::Heads { run, signatures: None } => self.of(run).by = By::Signatures,
+            Event::Heads { run, signatures: Some(signatures) } => {
+                let open = self.of(run);
+                open.by = By::Heads;
+                open.slate.table.ours[..signatures.len()].copy_from_slice(signatures);
+                (open.read, open.hashed) = (open.basis_blocks, open.basis_blocks);
+            }
             Event::Hashed { run, digests, signatures } => self.hashed(run, digests, signatures),
             Event::Frame(frame) => return self.frame(frame),
             Event::Arrived { run, digests } => {
                 let open = self.of(run);
                 let at = at(open.run, run.first) as usize;
-                open.table.digests[at..at + digests.len()].copy_from_slice(digests);
+                open.slate.table.digests[at..at + digests.len()].copy_from_slice(digests);
                 open.unhashed -= run.count;
             }
             Event::Written(run) => self.of(run).unwritten -= run.count,
@@ -136,11 +196,16 @@ impl Target {
 
     /// What to do next; `None` until something happens or there is more room.
     pub fn poll(&mut self, room: Room) -> Option<Action<'_>> {
-        if let Some(index) = self.open.iter().position(Open::complete) {
-            return Some(self.conclude(index));
+        while let Some(index) = self.open.iter().position(Open::complete) {
+            if let Some(action) = self.conclude(index) {
+                return Some(action);
+            }
         }
         if let Some(run) = self.punch.pop_front() {
             return Some(Action::Punch(run));
+        }
+        if let Some(open) = self.open.iter().find(|open| open.by == By::UnreadHeads) {
+            return Some(Action::ReadHeads(open.run));
         }
         if self.more && !self.spare.is_empty() && self.open.iter().all(|open| open.read == open.basis_blocks) {
             return Some(Action::TakeStripe);
@@ -151,17 +216,30 @@ impl Target {
             return Some(Action::Send(self.speak(index)));
         }
         if room.read_blocks > 0 {
-            let layout = self.terms.layout;
-            let open = self.open.iter_mut().find(|open| open.read < open.basis_blocks)?;
-            // Extents end at multiples of their size, so that direct reads are aligned to more than a block.
-            let count = (room.read_blocks - open.read % room.read_blocks).min(open.basis_blocks - open.read);
-            let run = Run { first: open.run.first + u64::from(open.read), count };
-            assert!(run.end() <= layout.blocks());
-            open.read += count;
+            let run = self.next_extent(room.read_blocks)?;
             self.reading.push(run, false);
             return Some(Action::Read(run));
         }
         None
+    }
+
+    /// The next extent of the basis to be read. What was left out comes first: only that is missing of its stripe.
+    fn next_extent(&mut self, read_blocks: u32) -> Option<Run> {
+        if let Some(run) = self.left_out.front_mut() {
+            let (first, count) = (run.first, run.count.min(read_blocks));
+            *run = Run { first: first + u64::from(count), count: run.count - count };
+            if run.count == 0 {
+                self.left_out.pop_front();
+            }
+            return Some(Run { first, count });
+        }
+        let open = self.open.iter_mut().find(|open| open.read < open.basis_blocks)?;
+        // Extents end at multiples of their size, so that direct reads are aligned to more than a block.
+        let count = (read_blocks - open.read % read_blocks).min(open.basis_blocks - open.read);
+        let run = Run { first: open.run.first + u64::from(open.read), count };
+        assert!(run.end() <= self.terms.layout.blocks());
+        open.read += count;
+        Some(run)
     }
 
     /// The open stripe that holds `run`. For events of our own only: they are about what is open.
@@ -173,51 +251,57 @@ impl Target {
     fn hashed(&mut self, run: Run, digests: &[Digest], signatures: &[Signature]) {
         self.reading.hashed(run);
         let open = self.of(run);
-        open.table.keep(at(open.run, run.first), digests, signatures);
+        open.slate.table.keep(at(open.run, run.first), digests, signatures);
         while let Some(extent) = self.reading.0.front().filter(|extent| extent.hashed) {
             let run = extent.run;
             self.reading.0.pop_front();
-            self.of(run).hashed += run.count;
+            let open = self.of(run);
+            match open.by {
+                By::Signatures => open.hashed += run.count,
+                By::UnreadHeads | By::Heads => open.unhashed -= run.count,
+            }
         }
     }
 
     fn frame(&mut self, frame: Frame<'_>) -> Result<(), ProtocolError> {
+        let Self { terms, open, left_out, punch, .. } = self;
         match frame {
-            Frame::Data { pieces, payload_bytes } if !self.terms.dry_run => {
-                let open = Self::current(&mut self.open, "data")?;
+            Frame::Data { pieces, payload_bytes } if !terms.dry_run => {
+                let open = current(open, "data")?;
                 let mut bytes = 0;
                 for piece in pieces {
-                    bytes += open.name(&self.terms, *piece, false)?;
+                    bytes += open.name(terms, *piece, Named::Changed, left_out)?;
                     open.unhashed += piece.count;
                     open.unwritten += piece.count;
                 }
                 if bytes == u64::from(payload_bytes) { Ok(()) } else { Err(ProtocolError::PayloadLength) }
             }
-            Frame::Differs { runs } if self.terms.dry_run => {
-                let open = Self::current(&mut self.open, "a run that differs")?;
-                runs.iter().try_for_each(|run| open.name(&self.terms, *run, false).map(drop))
+            Frame::Differs { runs } if terms.dry_run => {
+                let open = current(open, "a run that differs")?;
+                runs.iter().try_for_each(|run| open.name(terms, *run, Named::Changed, left_out).map(drop))
             }
             Frame::Holes { runs } => {
-                let open = Self::current(&mut self.open, "a hole")?;
+                let open = current(open, "a hole")?;
                 for run in runs {
-                    open.name(&self.terms, *run, true)?;
-                    if !self.terms.dry_run {
+                    open.name(terms, *run, Named::Hole, left_out)?;
+                    if !terms.dry_run {
                         open.unhashed += run.count;
                         open.unwritten += run.count;
-                        self.punch.push_back(*run);
+                        punch.push_back(*run);
                     }
                 }
                 Ok(())
             }
             Frame::Done { stripe, digest } => {
-                let open = Self::current(&mut self.open, "a stripe's digest")?;
-                let left_out = open.run.count > open.named.max(open.basis_blocks);
+                let open = current(open, "a stripe's digest")?;
+                let lacks_some = open.run.count > open.named.max(open.basis_blocks);
                 if open.stripe != stripe || open.signed < open.basis_blocks {
                     return Err(ProtocolError::NotExpected("a stripe's digest"));
                 }
-                if left_out {
+                if lacks_some {
                     return Err(ProtocolError::LeftOut);
                 }
+                open.pass_over(open.run.count, left_out);
                 open.told = Some(digest);
                 Ok(())
             }
@@ -225,68 +309,77 @@ impl Target {
         }
     }
 
-    /// The stripe that the source is speaking of: the first it has not ended.
-    fn current<'a>(open: &'a mut VecDeque<Open>, what: &'static str) -> Result<&'a mut Open, ProtocolError> {
-        let open = open.iter_mut().find(|open| open.told.is_none() && open.wanted);
-        open.ok_or(ProtocolError::NotExpected(what))
-    }
-
-    /// The first stripe with something to say.
+    /// The first stripe with something to say. Only one can be signed at a time: all of it goes before the next one's.
     fn speaker(&self) -> Option<usize> {
         let batch = batch_blocks(&self.terms.layout);
-        self.open.iter().position(|open| {
+        let signed = self.open.iter().position(|open| open.signed < open.basis_blocks);
+        let signed = signed.filter(|index| {
+            let open = &self.open[*index];
             let unsigned = open.hashed - open.signed;
-            !open.wanted || unsigned >= batch || (unsigned > 0 && open.hashed == open.basis_blocks)
-        })
+            open.wanted && (unsigned >= batch || (unsigned > 0 && open.hashed == open.basis_blocks))
+        });
+        let unwanted = self.open.iter().position(|open| !open.wanted);
+        [signed, unwanted].into_iter().flatten().min()
     }
 
     fn speak(&mut self, index: usize) -> Frame<'_> {
         let open = &mut self.open[index];
         if !open.wanted {
             open.wanted = true;
-            return Frame::Want { stripe: open.stripe, basis_blocks: open.basis_blocks };
+            let heads = open.by == By::Heads;
+            return Frame::Want { stripe: open.stripe, basis_blocks: open.basis_blocks, heads };
         }
         let from = open.signed as usize;
         let until = (open.hashed as usize).min(from + SIGNATURES_MAX);
         open.signed = u32::try_from(until).expect("at most hashed");
         let first = open.run.first + from as u64;
-        Frame::Signatures { first, values: &open.table.ours[from..until] }
+        Frame::Signatures { first, values: &open.slate.table.ours[from..until] }
     }
 
     /// A stripe has everything: finish it, or ask for it once more.
-    fn conclude(&mut self, index: usize) -> Action<'static> {
+    fn conclude(&mut self, index: usize) -> Option<Action<'static>> {
         let open = self.open.remove(index).expect("just found");
         let layout = &self.terms.layout;
         let told = open.told.expect("complete");
-        let equal = self.terms.dry_run
-            || fold_stripe(layout, open.stripe, &open.table.digests[..open.run.count as usize]) == told;
+        let digests = &open.slate.table.digests[..open.run.count as usize];
+        let equal = self.terms.dry_run || fold_stripe(layout, open.stripe, digests) == told;
         if equal {
-            let finished = Finished {
-                stripe: open.stripe,
-                digest: told,
-                matched_bytes: layout.run_bytes(open.run) - open.changed_bytes - open.hole_bytes,
-                changed_bytes: open.changed_bytes,
-                hole_bytes: open.hole_bytes,
-                changed_blocks: u64::from(open.changed_blocks),
-            };
-            self.spare.push(open.table);
-            return Action::Finish(finished);
+            let finished = open.finished(layout, told);
+            self.many_differ = HEADS_ONE_IN * finished.changed_blocks >= u64::from(open.run.count);
+            self.spare.push(open.slate);
+            return Some(Action::Finish(finished));
         }
         if open.again {
-            return Action::Unequal(open.stripe);
+            return Some(Action::Unequal(open.stripe));
         }
         // To the end of the order: the Want goes out like any other.
-        self.open.push_back(Open { again: true, ..Open::new(open.stripe, open.run, 0, open.table) });
-        Action::Again(open.stripe)
+        let Open { stripe, run, basis_blocks, by, mut slate, .. } = open;
+        if by == By::Heads {
+            // Some block differs, but not in its head. Those that have come are equal now, and still count as changed.
+            self.heads = false;
+            self.open.push_back(Open::new(stripe, run, basis_blocks, slate));
+            return None;
+        }
+        slate.named.fill(Named::Nothing);
+        self.open.push_back(Open { again: true, ..Open::new(stripe, run, 0, slate) });
+        Some(Action::Again(stripe))
     }
 }
 
+/// The stripe that the source is speaking of: the first it has not ended.
+fn current<'a>(open: &'a mut VecDeque<Open>, what: &'static str) -> Result<&'a mut Open, ProtocolError> {
+    let open = open.iter_mut().find(|open| open.told.is_none() && open.wanted);
+    open.ok_or(ProtocolError::NotExpected(what))
+}
+
 impl Open {
-    fn new(stripe: StripeIndex, run: Run, basis_blocks: u32, table: Table) -> Self {
+    /// Compared by signatures.
+    fn new(stripe: StripeIndex, run: Run, basis_blocks: u32, slate: Slate) -> Self {
         Self {
             stripe,
             run,
             basis_blocks,
+            by: By::Signatures,
             again: false,
             wanted: false,
             read: 0,
@@ -296,10 +389,7 @@ impl Open {
             unhashed: 0,
             unwritten: 0,
             told: None,
-            changed_blocks: 0,
-            changed_bytes: 0,
-            hole_bytes: 0,
-            table,
+            slate,
         }
     }
 
@@ -307,8 +397,44 @@ impl Open {
         self.told.is_some() && self.unhashed == 0 && self.unwritten == 0
     }
 
+    /// What became of its blocks.
+    fn finished(&self, layout: &Layout, digest: Digest) -> Finished {
+        let mut finished = Finished {
+            stripe: self.stripe,
+            digest,
+            matched_bytes: 0,
+            changed_bytes: 0,
+            hole_bytes: 0,
+            changed_blocks: 0,
+        };
+        for (first, named) in (self.run.first..self.run.end()).zip(&self.slate.named) {
+            finished.changed_blocks += u64::from(*named != Named::Nothing);
+            *match named {
+                Named::Nothing => &mut finished.matched_bytes,
+                Named::Changed => &mut finished.changed_bytes,
+                Named::Hole => &mut finished.hole_bytes,
+            } += layout.run_bytes(Run { first, count: 1 });
+        }
+        finished
+    }
+
+    /// The source says by its silence that the blocks before `until`, if it has not spoken of them, are equal.
+    fn pass_over(&mut self, until: u32, left_out: &mut VecDeque<Run>) {
+        if self.by == By::Heads && self.named < until {
+            let count = until - self.named;
+            left_out.push_back(Run { first: self.run.first + u64::from(self.named), count });
+            self.unhashed += count;
+        }
+    }
+
     /// The source says that `run` differs. Its bytes, if it may say so.
-    fn name(&mut self, terms: &Terms, run: Run, hole: bool) -> Result<u64, ProtocolError> {
+    fn name(
+        &mut self,
+        terms: &Terms,
+        run: Run,
+        named: Named,
+        left_out: &mut VecDeque<Run>,
+    ) -> Result<u64, ProtocolError> {
         let run = terms.layout.checked_run(run.first, run.count, self.run).ok_or(ProtocolError::OutsideFile)?;
         let from = at(self.run, run.first);
         let until = from + run.count;
@@ -321,11 +447,10 @@ impl Open {
         if until.min(self.basis_blocks) > self.signed {
             return Err(ProtocolError::NotExpected("a block without its signature"));
         }
+        self.pass_over(from, left_out);
         self.named = until;
-        self.changed_blocks += run.count;
-        let bytes = terms.layout.run_bytes(run);
-        *(if hole { &mut self.hole_bytes } else { &mut self.changed_bytes }) += bytes;
-        Ok(bytes)
+        self.slate.named[from as usize..until as usize].fill(named);
+        Ok(terms.layout.run_bytes(run))
     }
 }
 
@@ -343,10 +468,10 @@ mod tests {
         let layout = Layout::checked(2 << 20, BlockSize::default(), 1 << 20).unwrap();
         let terms =
             Terms { layout, method: crate::method::Method::default(), basis_bytes: 4 * u64::from(BLOCK), dry_run };
-        let mut target = Target::new(terms);
+        let mut target = Target::new(terms, false);
         assert_eq!(target.poll(ROOM), Some(Action::TakeStripe));
         target.handle(Event::Stripe(Some(0))).unwrap();
-        assert_eq!(target.poll(ROOM), Some(Action::Send(Frame::Want { stripe: 0, basis_blocks: 4 })));
+        assert_eq!(target.poll(ROOM), Some(Action::Send(Frame::Want { stripe: 0, basis_blocks: 4, heads: false })));
         let run = Run { first: 0, count: 4 };
         assert_eq!(target.poll(ROOM), Some(Action::Read(run)));
         target.handle(Event::Stripe(None)).unwrap();
@@ -398,7 +523,7 @@ mod tests {
         done(64, 1, Err(NotExpected("a stripe's digest")));
         done(63, 0, Err(LeftOut));
         check(0, Frame::Differs { runs: &[run(0, 1)] }, Err(NotExpected("a frame of this kind")));
-        check(0, Frame::Want { stripe: 0, basis_blocks: 0 }, Err(NotExpected("a frame of this kind")));
+        check(0, Frame::Want { stripe: 0, basis_blocks: 0, heads: false }, Err(NotExpected("a frame of this kind")));
     }
 
     #[test]
@@ -411,7 +536,7 @@ mod tests {
 
     #[test]
     fn nothing_may_be_said_of_what_is_not_wanted_or_not_signed() {
-        let mut target = Target::new(target(false).terms);
+        let mut target = Target::new(target(false).terms, false);
         let runs = &[run(0, 1)];
         let done = Frame::Done { stripe: 0, digest: Digest::default() };
         assert_eq!(target.handle(Event::Frame(Frame::Holes { runs })), Err(NotExpected("a hole")));
@@ -439,8 +564,208 @@ mod tests {
         };
         all(&mut target, 4, 60);
         assert_eq!(target.poll(ROOM), Some(Action::Again(0)));
-        assert_eq!(target.poll(ROOM), Some(Action::Send(Frame::Want { stripe: 0, basis_blocks: 0 })));
+        assert_eq!(target.poll(ROOM), Some(Action::Send(Frame::Want { stripe: 0, basis_blocks: 0, heads: false })));
         all(&mut target, 0, 64);
         assert_eq!(target.poll(ROOM), Some(Action::Unequal(0)));
+    }
+
+    /// A target with stripes of 4 blocks, the first one finished: all of it differed.
+    struct ByHeads {
+        target: Target,
+        /// What the cursor has.
+        cursor: VecDeque<StripeIndex>,
+    }
+
+    const BLOCK_OF_FEW: u32 = 256 << 10;
+
+    impl ByHeads {
+        fn new() -> Self {
+            let layout = Layout::checked(8 << 20, BlockSize::checked(BLOCK_OF_FEW).unwrap(), 1 << 20).unwrap();
+            let (method, basis_bytes) = (crate::method::Method::default(), 8 << 20);
+            let target = Target::new(Terms { layout, method, basis_bytes, dry_run: false }, true);
+            let mut it = Self { target, cursor: VecDeque::new() };
+            it.has(&[0]);
+            it.wants(0, false);
+            it.reads(run(0, 4));
+            it.signs(0);
+            it.comes(run(0, 4));
+            it.done(0, false);
+            it.finishes(0, 4);
+            it
+        }
+
+        /// The cursor has these stripes again.
+        fn has(&mut self, stripes: &[StripeIndex]) {
+            self.cursor.extend(stripes);
+            self.target.handle(Event::Again).unwrap();
+        }
+
+        /// What it asks for, but for stripes, which it gets.
+        fn poll(&mut self) -> Option<Action<'_>> {
+            while self.target.more && self.target.poll(Room { read_blocks: 0, send: false }) == Some(Action::TakeStripe)
+            {
+                self.target.handle(Event::Stripe(self.cursor.pop_front())).unwrap();
+            }
+            self.target.poll(ROOM)
+        }
+
+        #[track_caller]
+        fn wants(&mut self, stripe: StripeIndex, heads: bool) {
+            assert_eq!(self.poll(), Some(Action::Send(Frame::Want { stripe, basis_blocks: 4, heads })));
+        }
+
+        #[track_caller]
+        fn signs(&mut self, first: u64) {
+            let values = &[Signature::default(); 4];
+            assert_eq!(self.poll(), Some(Action::Send(Frame::Signatures { first, values })));
+        }
+
+        #[track_caller]
+        fn heads(&mut self, run: Run, in_memory: bool) {
+            assert_eq!(self.poll(), Some(Action::ReadHeads(run)));
+            let heads = [Signature::default(); 4];
+            self.target.handle(Event::Heads { run, signatures: in_memory.then_some(&heads[..]) }).unwrap();
+        }
+
+        #[track_caller]
+        fn reads(&mut self, run: Run) {
+            assert_eq!(self.poll(), Some(Action::Read(run)));
+            self.hashed(run);
+        }
+
+        /// As zeros.
+        fn hashed(&mut self, run: Run) {
+            let (digests, signatures) = ([Digest::default(); 4], [Signature::default(); 4]);
+            let (digests, signatures) = (&digests[..run.count as usize], &signatures[..run.count as usize]);
+            self.target.handle(Event::Hashed { run, digests, signatures }).unwrap();
+        }
+
+        /// Blocks come, and are hashed as zeros and written.
+        fn comes(&mut self, run: Run) {
+            let data = Frame::Data { pieces: &[run], payload_bytes: run.count * BLOCK_OF_FEW };
+            self.target.handle(Event::Frame(data)).unwrap();
+            let digests = vec![Digest::default(); run.count as usize];
+            self.target.handle(Event::Arrived { run, digests: &digests }).unwrap();
+            self.target.handle(Event::Written(run)).unwrap();
+        }
+
+        /// The source's digest comes: that of blocks hashed as zeros, or another one.
+        fn done(&mut self, stripe: StripeIndex, differs: bool) {
+            let digest = fold_stripe(&self.target.terms.layout, stripe, &[Digest([differs.into(); 32]); 4]);
+            self.target.handle(Event::Frame(Frame::Done { stripe, digest })).unwrap();
+        }
+
+        #[track_caller]
+        fn finishes(&mut self, stripe: StripeIndex, changed_blocks: u64) {
+            let Some(Action::Finish(finished)) = self.target.poll(ROOM) else { panic!("not finished") };
+            assert_eq!((finished.stripe, finished.changed_blocks), (stripe, changed_blocks));
+            assert_eq!(finished.changed_bytes, changed_blocks * u64::from(BLOCK_OF_FEW));
+            assert_eq!(finished.matched_bytes + finished.changed_bytes, 1 << 20);
+        }
+    }
+
+    #[test]
+    fn where_much_differs_only_what_is_equal_by_its_head_is_read() {
+        let mut it = ByHeads::new();
+        it.has(&[1]);
+        it.heads(run(4, 4), true);
+        it.wants(1, true);
+        it.signs(4);
+        assert_eq!(it.poll(), None, "nothing of the basis is read before something is left out");
+        it.comes(run(5, 1));
+        it.reads(run(4, 1));
+        it.comes(run(6, 1));
+        it.done(1, false);
+        it.reads(run(7, 1));
+        it.finishes(1, 2);
+    }
+
+    #[test]
+    fn where_little_differs_the_next_stripe_is_compared_by_signatures() {
+        let mut it = ByHeads::new();
+        it.has(&[1]);
+        it.heads(run(4, 4), true);
+        it.wants(1, true);
+        it.signs(4);
+        it.done(1, false);
+        it.reads(run(4, 4));
+        it.finishes(1, 0);
+        it.has(&[2]);
+        it.wants(2, false);
+    }
+
+    #[test]
+    fn heads_that_are_not_in_memory_are_not_waited_for() {
+        let mut it = ByHeads::new();
+        it.has(&[1]);
+        it.heads(run(4, 4), false);
+        it.wants(1, false);
+        it.reads(run(4, 4));
+        it.signs(4);
+        it.comes(run(4, 4));
+        it.done(1, false);
+        it.finishes(1, 4);
+        it.has(&[2]);
+        it.heads(run(8, 4), true);
+    }
+
+    /// What has come stays and counts as changed; signatures find the rest, and heads are not trusted again.
+    #[test]
+    fn a_head_that_misleads_costs_one_comparison_by_signatures() {
+        let mut it = ByHeads::new();
+        it.has(&[1]);
+        it.heads(run(4, 4), true);
+        it.wants(1, true);
+        it.signs(4);
+        it.comes(run(4, 2));
+        it.done(1, true);
+        it.reads(run(6, 2));
+        it.wants(1, false);
+        it.reads(run(4, 4));
+        it.signs(4);
+        it.comes(run(7, 1));
+        it.done(1, false);
+        it.finishes(1, 3);
+        it.has(&[2]);
+        it.wants(2, false);
+    }
+
+    /// A source may say of a block twice that it differs: by its head, and then by its signature.
+    #[test]
+    fn a_block_that_comes_twice_counts_once() {
+        let mut it = ByHeads::new();
+        it.has(&[1]);
+        it.heads(run(4, 4), true);
+        it.wants(1, true);
+        it.signs(4);
+        it.comes(run(4, 4));
+        it.done(1, true);
+        it.wants(1, false);
+        it.reads(run(4, 4));
+        it.signs(4);
+        it.comes(run(4, 4));
+        it.done(1, false);
+        it.finishes(1, 4);
+    }
+
+    /// Trigger: a stripe compared by heads, all known at once, behind one whose basis is still being hashed. Damage: its
+    /// signatures went first, and the source called that a lie.
+    #[test]
+    fn heads_wait_for_the_signatures_of_the_stripe_before() {
+        let mut it = ByHeads::new();
+        it.has(&[1]);
+        it.heads(run(4, 4), false);
+        it.wants(1, false);
+        assert_eq!(it.poll(), Some(Action::Read(run(4, 4))));
+        it.has(&[2, 3]);
+        it.heads(run(8, 4), true);
+        it.heads(run(12, 4), true);
+        it.wants(2, true);
+        it.wants(3, true);
+        assert_eq!(it.poll(), None);
+        it.hashed(run(4, 4));
+        it.signs(4);
+        it.signs(8);
+        it.signs(12);
     }
 }

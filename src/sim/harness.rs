@@ -61,6 +61,8 @@ struct Report {
     wire_bytes: u64,
     /// All that went over the network.
     heard: Vec<u8>,
+    /// Heads that the target read.
+    heads: u64,
     happened: bool,
     trace: u64,
 }
@@ -314,6 +316,7 @@ fn run(scenario: &Scenario) -> Report {
         happened: world.happened,
         heard: std::mem::take(&mut world.heard),
         trace: world.trace,
+        heads: world.heads,
         target: std::mem::take(&mut world.disks[1]),
     }
 }
@@ -442,6 +445,13 @@ fn judge(scenario: &Scenario, report: &Report) {
         assert!(report.target.bytes == source.bytes, "committed and not equal");
         assert_eq!(report.digest.unwrap().0, *blake3::hash(&source.bytes).as_bytes());
     }
+    if !report.happened && !scenario.whole_file {
+        let block_bytes = scenario.block.bytes() as usize;
+        let mut blocks = source.bytes.chunks(block_bytes).zip(before.bytes.chunks(block_bytes));
+        let equal = |(ours, theirs): (&[u8], &[u8])| if theirs.starts_with(ours) { ours.len() } else { 0 };
+        let equal_bytes: usize = blocks.by_ref().map(equal).sum();
+        assert_eq!(matched_bytes, equal_bytes as u64, "all that is equal stays, nothing else");
+    }
     let equal = before.bytes.starts_with(&source.bytes) && basis.is_some() && !scenario.whole_file;
     if equal && !report.happened {
         assert_eq!(report.target.writes, 0, "what is equal is not written");
@@ -469,6 +479,48 @@ fn whatever_happens_nothing_wrong_is_called_proven() {
         assert!(happened[0] > 500, "runs without a fault");
         assert!(happened[1] > 500, "runs in which a fault struck");
     }
+}
+
+/// A basis that differs from the source in another way in every MiB.
+fn mixed(dice: &mut Dice, source: &Disk, block_bytes: usize) -> Disk {
+    let mut bytes = source.bytes.clone();
+    let mut way = 0;
+    for part in bytes.chunks_mut(MIB) {
+        if dice.one_in(2) {
+            way = dice.below(6);
+        }
+        match way {
+            0 => {}
+            1 => part.chunks_mut(block_bytes).for_each(|block| *block.last_mut().unwrap() ^= 1), // no head tells
+            2 => part.chunks_mut(block_bytes).step_by(3).for_each(|block| block[0] ^= 1),
+            _ => part.fill(7),
+        }
+    }
+    Disk::new(bytes)
+}
+
+/// Stripe after stripe of one connection, so that heads are looked at: nothing equal moves, all that is not does.
+#[test]
+fn where_most_differs_heads_decide_and_nothing_else_changes() {
+    let mut runs_with_heads = 0;
+    for seed in 0..120 {
+        let dice = &mut Dice(!seed);
+        let random = scenario(seed);
+        let bytes = 4 * MIB + dice.below(5 * MIB);
+        let mut source = Disk::new(content(dice, bytes));
+        if dice.one_in(3) {
+            make_holes(dice, &mut source);
+        }
+        let basis = Some(mixed(dice, &source, random.block.bytes() as usize));
+        let (connections, stripe_bytes, local) = (1 + dice.below(2), MIB, false);
+        let scenario = Scenario { source, basis, connections, stripe_bytes, local, whole_file: false, ..random };
+        let report = std::panic::catch_unwind(|| run(&scenario));
+        let report = report.unwrap_or_else(|_| panic!("seed {seed}"));
+        let judged = std::panic::catch_unwind(|| judge(&scenario, &report));
+        assert!(judged.is_ok(), "seed {seed}: {:?}", report.ends);
+        runs_with_heads += u32::from(report.heads > 0);
+    }
+    assert!(runs_with_heads > 20, "{runs_with_heads}");
 }
 
 /// Trigger: two sessions on one worker, and another worker wrote for one of them when this one had something to write.

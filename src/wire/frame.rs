@@ -15,8 +15,9 @@ use crate::limits::{
 /// One frame, without its payload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Frame<'a> {
-    /// Target to source: I want this stripe; of its first blocks you will get signatures, send the rest unasked.
-    Want { stripe: u64, basis_blocks: u32 },
+    /// Target to source: I want this stripe; of its first blocks you will get signatures, of whole blocks or of their heads;
+    /// send the rest unasked.
+    Want { stripe: u64, basis_blocks: u32, heads: bool },
     /// Target to source: signatures of the basis, from block `first` on.
     Signatures { first: u64, values: &'a [Signature] },
     /// Source to target: blocks that differ, in ascending order; their bytes follow, `payload_bytes` in all.
@@ -35,6 +36,9 @@ const DATA: u8 = 3;
 const HOLES: u8 = 4;
 const DIFFERS: u8 = 5;
 const DONE: u8 = 6;
+
+/// Flag of a Want: signatures are those of heads.
+const WANT_HEADS: u32 = 1;
 
 /// A frame's front, read and found possible.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -122,9 +126,11 @@ pub fn decode<'a>(header: Header, bytes: &[u8], scratch: &'a mut Scratch) -> Res
     let mut reader = Reader(bytes.get(HEADER_LEN..).ok_or(DecodeError::TooShort)?);
     let frame = match header.kind {
         WANT => {
-            let (stripe, basis_blocks) = (reader.u64()?, reader.u32()?);
-            reader.zeros::<4>()?;
-            Frame::Want { stripe, basis_blocks }
+            let (stripe, basis_blocks, flags) = (reader.u64()?, reader.u32()?, reader.u32()?);
+            if flags & !WANT_HEADS != 0 {
+                return Err(DecodeError::NotZero);
+            }
+            Frame::Want { stripe, basis_blocks, heads: flags & WANT_HEADS != 0 }
         }
         SIGNATURES => {
             let first = reader.u64()?;
@@ -187,10 +193,10 @@ pub fn encode(frame: &Frame<'_>, into: &mut [u8]) -> Option<usize> {
     writer.u32(payload_bytes);
     writer.u32(0);
     match *frame {
-        Frame::Want { stripe, basis_blocks } => {
+        Frame::Want { stripe, basis_blocks, heads } => {
             writer.u64(stripe);
             writer.u32(basis_blocks);
-            writer.u32(0);
+            writer.u32(if heads { WANT_HEADS } else { 0 });
         }
         Frame::Signatures { first, values } => {
             writer.u64(first);
@@ -339,13 +345,13 @@ mod tests {
         fn check(frame: Frame<'_>, zeros: std::ops::Range<usize>) {
             for index in zeros {
                 let mut bytes = encoded(&frame);
-                bytes[index] = 1;
+                bytes[index] |= 2; // 1 is the flag of a Want
                 check_decode(&bytes, Err(NotZero));
             }
         }
         let runs = [Run { first: 1, count: 2 }, Run { first: 3, count: 4 }];
         let values = [Signature([7; 8])];
-        check(Frame::Want { stripe: 1, basis_blocks: 2 }, 28..48);
+        check(Frame::Want { stripe: 1, basis_blocks: 2, heads: false }, 28..48);
         check(Frame::Signatures { first: 1, values: &values }, 32..48);
         check(Frame::Data { pieces: &runs, payload_bytes: 5 }, 28..44);
         check(Frame::Data { pieces: &runs, payload_bytes: 5 }, 56..72);
@@ -369,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_written_whole_or_not_at_all() {
-        let frame = Frame::Want { stripe: 1, basis_blocks: 2 };
+        let frame = Frame::Want { stripe: 1, basis_blocks: 2, heads: false };
         assert_eq!(encode(&frame, &mut [0; 47]), None);
         assert_eq!(encode(&frame, &mut [0; 48]), Some(48));
         assert_eq!(encode(&frame, &mut [0; 49]), Some(48));
@@ -404,7 +410,7 @@ mod tests {
             signatures in prop::collection::vec(any::<[u8; 8]>().prop_map(Signature), 1..=SIGNATURES_MAX),
             pieces in runs(PIECES_MAX), runs in runs(RUNS_MAX),
         ) {
-            comes_back(Frame::Want { stripe: number, basis_blocks: blocks });
+            comes_back(Frame::Want { stripe: number, basis_blocks: blocks, heads: number.is_multiple_of(2) });
             comes_back(Frame::Signatures { first: number, values: &signatures });
             comes_back(Frame::Data { pieces: &pieces, payload_bytes });
             comes_back(Frame::Holes { runs: &runs });

@@ -367,9 +367,11 @@ impl<C: Completions> Worker<C> {
                 return Err(error);
             }
         }
+        // Beside a source the basis is compared with what that holds; past the page cache a few bytes cost a page.
+        let heads = lanes == 0 && guest.target.as_ref().is_some_and(|file| file.mode != Mode::Direct);
         let machines = || Machines {
             source: guest.source.is_some().then(|| Source::new(guest.terms, sparse)),
-            target: has_target.then(|| Target::new(guest.terms)),
+            target: has_target.then(|| Target::new(guest.terms, heads)),
             readback: readback.then(|| ReadBack::new(guest.terms.layout)),
         };
         let mut connections: Vec<Connection<C>> =

@@ -68,7 +68,7 @@ fn the_bounds_of_the_specification_are_ours() {
     let ours = bounds![
         BLOCK_BYTES_MIN BLOCK_BYTES_MAX STRIPE_BYTES_MIN STRIPE_BYTES_MAX STRIPES_OPEN_MAX
         STRIPES_PER_CONNECTION_WANTED CONNECTIONS_MAX CONNECTIONS_DEFAULT_MAX WORKERS_MAX FILE_BYTES_MAX
-        PAYLOAD_BYTES_MAX PIECES_MAX RUNS_MAX SIGNATURES_MAX HEADER_LEN PIECE_LEN RUN_LEN SIGNATURE_LEN DIGEST_LEN
+        PAYLOAD_BYTES_MAX PIECES_MAX RUNS_MAX SIGNATURES_MAX HEADER_LEN PIECE_LEN RUN_LEN SIGNATURE_LEN HEAD_BYTES DIGEST_LEN
         TAG_LEN FRAME_LEN_MAX MESSAGE_LEN_MAX PATH_BYTES_MAX NAME_BYTES_MAX TEXT_BYTES_MAX CHALLENGE_LEN PROOF_LEN
         KEY_BYTES_MAX STRANGER_BYTES_MAX DISCARDED_BYTES_MAX STRANGERS_MAX PENALTY_MS_MAX NEIGHBOUR_MS HELLO_MS WELCOME_MS LOCK_MS JOIN_MS
         BEGIN_MS HEARTBEAT_MS NO_PROGRESS_MS BLAME_MS GOODBYE_MS
@@ -161,7 +161,7 @@ fn keys() -> Vec<String> {
     ];
     for cipher in [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] {
         let mut client = connection.duplex(Side::Client, cipher).sending;
-        let mut want = encoded(&Example::Frame(Frame::Want { stripe: 7, basis_blocks: 64 }));
+        let mut want = encoded(&Example::Frame(Frame::Want { stripe: 7, basis_blocks: 64, heads: false }));
         seal_frame(&mut client, &mut want);
         lines.push(format!("{cipher:?}, client's frame 0, Want of section 8 {}", run(&want)));
         let pieces = &[Run { first: 512, count: 1 }];
@@ -325,7 +325,7 @@ fn frames(digest: [u8; 32]) -> [(&'static str, Frame<'static>); 6] {
     let pieces = &[Run { first: 512, count: 2 }, Run { first: 600, count: 1 }];
     let holes = &[Run { first: 450, count: 3 }, Run { first: 460, count: 1 }];
     [
-        ("Want", Frame::Want { stripe: 7, basis_blocks: 64 }),
+        ("Want", Frame::Want { stripe: 7, basis_blocks: 64, heads: false }),
         ("Signatures", Frame::Signatures { first: 448, values }),
         ("Data", Frame::Data { pieces, payload_bytes: 49152 }),
         ("Holes", Frame::Holes { runs: holes }),

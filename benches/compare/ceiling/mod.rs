@@ -31,7 +31,7 @@ const SAMPLE_BYTES: u64 = 1 << 30;
 /// What a row has to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum RowKind {
-    /// A basis is read and hashed; what differs is carried and written.
+    /// A basis is read and hashed where it is equal; what differs, as its first bytes tell, is carried and written.
     Delta,
     /// Everything is carried and written over what is there (`-W`).
     Whole,
@@ -69,15 +69,14 @@ const CARRY: Duty = Duty { carried: true, ..NOTHING };
 const WRITE_OVER: Duty = Duty { written: Written::Over, ..NOTHING };
 const WRITE_NEW: Duty = Duty { written: Written::New, ..NOTHING };
 const EQUAL: Duty = Duty { basis: Basis::Hashed, ..READ };
-const DIFFERENT: Duty = Duty { carried: true, written: Written::Over, ..EQUAL };
-const WHOLE: Duty = Duty { basis: Basis::Unread, ..DIFFERENT };
+const WHOLE: Duty = Duty { carried: true, written: Written::Over, ..READ };
 const FIRST: Duty = Duty { written: Written::New, ..WHOLE };
 const LOCAL_EQUAL: Duty = Duty { basis: Basis::Compared, ..READ }; // what equals the source has its digest
 const LOCAL_DIFFERENT: Duty = Duty { basis: Basis::Read, written: Written::Over, ..READ };
 const LOCAL_FIRST: Duty = Duty { written: Written::New, ..READ };
 
 /// All that is measured, in this order.
-const MEASURES: [(&str, Measure); 19] = [
+const MEASURES: [(&str, Measure); 18] = [
     ("start, connect, commit", Measure::Start),
     ("start, commit; both ends local", Measure::LocalStart),
     ("read + hash, one core", Measure::Work(Cores::One, READ)),
@@ -91,8 +90,7 @@ const MEASURES: [(&str, Measure); 19] = [
     ("write a new inode, one core", Measure::Inode(Cores::One, WRITE_NEW)),
     ("write a new inode, all cores", Measure::Inode(Cores::All, WRITE_NEW)),
     ("what is equal, all cores", Measure::Work(Cores::All, EQUAL)),
-    ("what differs, all cores", Measure::Work(Cores::All, DIFFERENT)),
-    ("what differs, basis unread (-W), all cores", Measure::Work(Cores::All, WHOLE)),
+    ("what differs, all cores", Measure::Work(Cores::All, WHOLE)),
     ("what is new, all cores", Measure::Work(Cores::All, FIRST)),
     ("what is equal, local, all cores", Measure::Work(Cores::All, LOCAL_EQUAL)),
     ("what differs, local, all cores", Measure::Work(Cores::All, LOCAL_DIFFERENT)),
@@ -177,7 +175,7 @@ impl Ceiling {
             work.max(changed_share * inode_seconds(WRITE_OVER))
         };
         let (start, work) = match row {
-            RowKind::Delta => (Measure::Start, mixed(EQUAL, DIFFERENT)),
+            RowKind::Delta => (Measure::Start, mixed(EQUAL, WHOLE)),
             RowKind::Whole => (Measure::Start, seconds(WHOLE).max(inode_seconds(WRITE_OVER))),
             RowKind::FirstCopy => (Measure::Start, seconds(FIRST).max(inode_seconds(WRITE_NEW))),
             RowKind::LocalDelta => (Measure::LocalStart, mixed(LOCAL_EQUAL, LOCAL_DIFFERENT)),

@@ -24,7 +24,8 @@ pub(super) fn to_source(world: &World, heard: &Referee, dice: &mut Dice<'_>) -> 
                 4..8 => blocks / 2,
                 _ => blocks,
             };
-            Packet::new(&Frame::Want { stripe, basis_blocks }, Vec::new())
+            let heads = dice.below(if world.terms.dry_run { 16 } else { 2 }) == 1;
+            Packet::new(&Frame::Want { stripe, basis_blocks, heads }, Vec::new())
         }
         _ => {
             let next = heard.open.iter().find_map(|open| open.unsigned()).unwrap_or_default();
@@ -55,7 +56,7 @@ pub(super) fn to_target(world: &World, heard: &Referee, dice: &mut Dice<'_>) -> 
         next = first.saturating_add(count.into());
     }
     let frame = match kind {
-        0 => Frame::Want { stripe, basis_blocks: 1 },
+        0 => Frame::Want { stripe, basis_blocks: 1, heads: false },
         1..5 => {
             let stripe = number(stripe, dice);
             let known = layout.stripe(stripe).is_some() && dice.below(2) == 0;

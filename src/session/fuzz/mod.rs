@@ -26,7 +26,7 @@ use crate::wire::fuzz::Dice;
 use crate::wire::{Frame, Scratch, decode, encode, header};
 use referee::{Referee, Speaker};
 use std::collections::VecDeque;
-use world::{NOTHING, World, digests, of, signatures};
+use world::{NOTHING, World, digests, heads, of, signatures};
 
 /// Extents that each side has room for.
 const EXTENTS: usize = 6;
@@ -103,6 +103,8 @@ struct Pair {
     to_source: VecDeque<Packet>,
     to_target: VecDeque<Packet>,
     slow: bool,
+    /// Stripes whose basis is not in memory, a bit each.
+    cold: u8,
     /// Blocks that an extent has room for.
     read_blocks: u32,
     source_work: Vec<SourceWork>,
@@ -125,12 +127,13 @@ impl Pair {
             basis: world.target.clone(),
             cursor,
             source: Source::new(world.terms, world.sparse),
-            target: Target::new(world.terms),
+            target: Target::new(world.terms, dice.coin()),
             at_source: Referee::new(world.terms.layout, world.terms.dry_run),
             at_target: Referee::new(world.terms.layout, world.terms.dry_run),
             to_source: VecDeque::new(),
             to_target: VecDeque::new(),
             slow: dice.coin(),
+            cold: dice.roll().unwrap_or(0) & dice.roll().unwrap_or(0),
             read_blocks: 1 + 7 * u32::try_from(dice.below(5)).expect("below 5"),
             source_work: Vec::new(),
             target_work: Vec::new(),
@@ -273,6 +276,13 @@ impl Pair {
                 let stripe = self.cursor.pop_front();
                 self.target.handle(TargetEvent::Stripe(stripe))?;
             }
+            TargetAction::ReadHeads(run) => {
+                self.world.check(run);
+                let heads = heads(of(&self.basis, run));
+                let stripe = run.first / u64::from(self.world.terms.layout.stripe_blocks());
+                let signatures = (self.cold >> (stripe % 8) & 1 == 0).then_some(&heads[..]);
+                self.target.handle(TargetEvent::Heads { run, signatures })?;
+            }
             TargetAction::Read(run) => {
                 self.world.check(run);
                 assert!(run.count <= room.read_blocks);
@@ -370,7 +380,8 @@ impl Pair {
                     held.1 = true;
                 }
                 let contents = of(&self.world.source, run);
-                let (digests, signatures) = (digests(contents), signatures(contents));
+                let sign = if self.source.compares_heads(run) { heads } else { signatures };
+                let (digests, signatures) = (digests(contents), sign(contents));
                 self.source.handle(SourceEvent::Hashed { run, digests: &digests, signatures: &signatures })?;
             }
         }
@@ -384,7 +395,7 @@ impl Pair {
         match self.target_work.remove(dice.below(self.target_work.len())) {
             TargetWork::Hash(run) => {
                 self.basis_reads -= 1;
-                let contents = of(&self.basis, run);
+                let contents = of(&self.world.target, run);
                 let (digests, signatures) = (digests(contents), signatures(contents));
                 self.target.handle(TargetEvent::Hashed { run, digests: &digests, signatures: &signatures })?;
             }
@@ -408,6 +419,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        // Heads are looked at from the fourth stripe on, if all goes as far as that.
+        #![proptest_config(ProptestConfig::with_cases(8192))]
         #[test]
         fn any_course_of_a_connection_ends_well_or_in_a_protocol_error(
             bytes in prop::collection::vec(any::<u8>(), 0..600),

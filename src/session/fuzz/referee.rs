@@ -64,7 +64,9 @@ impl Referee {
     /// Whether this frame may come now. After one that may not, the session is over.
     pub(super) fn allows(&mut self, speaker: Speaker, frame: &Frame<'_>) -> bool {
         match (speaker, *frame) {
-            (Speaker::Target, Frame::Want { stripe, basis_blocks }) => self.want(stripe, basis_blocks),
+            (Speaker::Target, Frame::Want { stripe, basis_blocks, heads }) => {
+                !(heads && self.dry_run) && self.want(stripe, basis_blocks)
+            }
             (Speaker::Target, Frame::Signatures { first, values }) => self.signatures(first, values.len()),
             (Speaker::Source, Frame::Data { pieces, payload_bytes }) => {
                 !self.dry_run

@@ -1,7 +1,7 @@
 //! Two small files made by choices.
 //!
-//! A block's content is one small number. Numbers 2 n and 2 n + 1 have the same signature and different digests, so that
-//! blocks that agree by chance are common here.
+//! A block's content is one small number. Numbers 2 n and 2 n + 1 have the same signature and different digests, and 4 n to
+//! 4 n + 3 the same head, so that blocks that agree by chance are common here.
 
 use crate::digest::{Digest, Signature, fold_stripe};
 use crate::extent::{BlockSize, Layout, Run, StripeIndex};
@@ -13,9 +13,9 @@ use crate::wire::fuzz::Dice;
 /// Content of a block that the target does not have.
 pub(super) const NOTHING: u8 = u8::MAX;
 
-/// 0 to 4 MiB in steps of 64 bytes.
+/// 0 to 8 MiB in steps of 128 bytes.
 fn length(dice: &mut Dice<'_>) -> u64 {
-    64 * u64::from(dice.wide())
+    128 * u64::from(dice.wide())
 }
 
 /// The files of both ends, block by block.
@@ -105,6 +105,11 @@ pub(super) fn of(contents: &[u8], run: Run) -> &[u8] {
 
 pub(super) fn digests(contents: &[u8]) -> Vec<Digest> {
     contents.iter().map(|content| Digest([*content; DIGEST_LEN])).collect()
+}
+
+/// Of blocks compared by their heads: numbers 4 n to 4 n + 3 have the same.
+pub(super) fn heads(contents: &[u8]) -> Vec<Signature> {
+    contents.iter().map(|content| Signature([0x80 + content / 4; SIGNATURE_LEN])).collect()
 }
 
 pub(super) fn signatures(contents: &[u8]) -> Vec<Signature> {

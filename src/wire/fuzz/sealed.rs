@@ -70,7 +70,7 @@ impl Clear {
         }
         let mut payload = Vec::new();
         let frame = match dice.below(6) {
-            0 => Frame::Want { stripe: number, basis_blocks: 9 },
+            0 => Frame::Want { stripe: number, basis_blocks: 9, heads: number.is_multiple_of(2) },
             1 => Frame::Signatures { first: number, values: &values[..pieces.len()] },
             2 => Frame::Done { stripe: number, digest: Digest([8; DIGEST_LEN]) },
             3 => Frame::Holes { runs: &pieces },

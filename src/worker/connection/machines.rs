@@ -3,6 +3,7 @@
 //! Frames go over the line, or from one machine to the other where both ends are here. A machine that asks for what there is
 //! no room for now (a buffer, the line) is asked again when there is.
 
+use super::heads::read_heads;
 use super::{Connection, Context, Guest, OpenFile, Work, WorkerError, Write, bytes_of, offset_of, part_of};
 use crate::completion::{Completions, Operation, Pool};
 use crate::counters::Counter;
@@ -66,6 +67,11 @@ impl<C: Completions> Connection<C> {
                 }
                 let stripe = guest.shared.cursor.take();
                 target.call(|target| target.handle(TargetEvent::Stripe(stripe)))??;
+            }
+            TargetAction::ReadHeads(run) => {
+                let read = read_heads(run, guest, cx)?;
+                let signatures = read.then_some(&cx.bench.signatures[..]);
+                target.call(|target| target.handle(TargetEvent::Heads { run, signatures }))??;
             }
             TargetAction::Read(run) => {
                 self.reading.basis += 1;

@@ -6,6 +6,7 @@
 //! the session; the hub itself does not panic on anything that comes from outside.
 
 mod beside;
+mod heads;
 mod machines;
 
 use super::inbox::Outcome;
@@ -23,6 +24,7 @@ use crate::session::source::{Event as SourceEvent, Source};
 use crate::session::target::{Event as TargetEvent, Target};
 use crate::session::{ProtocolError, Terms};
 use crate::wire::{Frame, Scratch};
+use heads::sign_heads;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -469,7 +471,7 @@ impl<C: Completions> Connection<C> {
         match work {
             Work::Source(run, buffer) => {
                 let bytes = hash_run(guest, run, Some(&buffer), cx);
-                sign_run(guest, run, Some(&buffer), cx.bench);
+                self.sign_source(guest, run, Some(&buffer), cx.bench);
                 self.reading.source -= 1;
                 self.held.push((run, C::share(buffer)));
                 self.source_hashed(run, cx.bench)?;
@@ -477,7 +479,7 @@ impl<C: Completions> Connection<C> {
             }
             Work::SourceHole(run) => {
                 hash_run::<C>(guest, run, None, cx);
-                sign_run(guest, run, None, cx.bench);
+                self.sign_source(guest, run, None, cx.bench);
                 self.source_hashed(run, cx.bench)?;
             }
             Work::Basis(run, buffer) => {
@@ -515,6 +517,15 @@ impl<C: Completions> Connection<C> {
             }
         }
         Ok(true)
+    }
+
+    /// Signs blocks of the source that were hashed last, as their stripe is wanted.
+    fn sign_source(&self, guest: &Guest<C>, run: Run, bytes: Option<&[u8]>, bench: &mut Bench) {
+        if self.source.as_ref().is_some_and(|source| source.0.compares_heads(run)) {
+            sign_heads(guest, run, bytes, bench);
+        } else {
+            sign_run(guest, run, bytes, bench);
+        }
     }
 
     fn source_hashed(&mut self, run: Run, bench: &Bench) -> Result<(), WorkerError> {

@@ -1,11 +1,12 @@
 //! What a lying target does to a source, frame by frame and message by message.
 
 use super::on_targets::{absurd_beats_and, control, hang_up_after, head};
-use super::peer::{Peer, data, frame};
+use super::peer::{Heard, Peer, data, frame, hear_frame};
 use super::scene::{Attack, BLOCK, End, LIE, SOURCE_BYTES, STRIPES, Scene, novel, strange_failure};
 use pdcp::digest::Signature;
 use pdcp::extent::Run;
-use pdcp::limits::{SIGNATURE_LEN, TAG_LEN};
+use pdcp::limits::{HEADER_LEN, SIGNATURE_LEN, TAG_LEN};
+use pdcp::method::Method;
 use pdcp::wire::{Committed, Frame, Message};
 use std::net::Shutdown;
 
@@ -16,6 +17,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     fails("a Want with entries", |p| p.send(&head(1, 0, 1, 32, 0)), 12, "1 entries"),
     fails("a Want with a payload", |p| p.send(&head(1, 0, 0, 32, 1)), 12, "too long"),
     fails("a Want with a tag", tagged_want, 12, "not zero"),
+    fails("a Want with a flag that nobody knows", flagged_want, 12, "not zero"),
     fails("no signatures", |p| p.send(&head(2, 0, 0, 8 + TAG_LEN, 0)), 12, "0 entries"),
     fails(
         "a signature too many",
@@ -65,6 +67,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     // --- strange, but no lies ---
     attack("heartbeats with absurd numbers", |p| absurd_beats_and(p, honest), End::Succeeds),
     attack("a stripe again and again", again_and_again, End::Succeeds),
+    attack("a stripe by the heads of its blocks", by_heads, End::Succeeds),
     attack("one signature for all blocks", equal_signatures, End::Succeeds),
     fails("control lost", |p| _ = p.control.shutdown(Shutdown::Both), 10, "connection"),
     fails("control lost instead of 'committed'", lose_control_at_the_end, 10, "connection"),
@@ -90,13 +93,37 @@ const COMMITTED: Message = Message::Committed(Committed {
 });
 
 fn want(stripe: u64, basis_blocks: u32) -> Vec<u8> {
-    frame(&Frame::Want { stripe, basis_blocks })
+    frame(&Frame::Want { stripe, basis_blocks, heads: false })
 }
 
 fn tagged_want(peer: &mut Peer) {
     let mut bytes = want(0, 0);
     *bytes.last_mut().unwrap() = 1;
     peer.send(&bytes);
+}
+
+fn flagged_want(peer: &mut Peer) {
+    let mut bytes = want(0, 0);
+    bytes[HEADER_LEN + 8 + 4] = 2;
+    peer.send(&bytes);
+}
+
+/// A basis in which every other block begins with something else: those come, and no others.
+fn by_heads(peer: &mut Peer) {
+    let run = peer.layout.stripe(0).unwrap();
+    let sign = |block: &[u8]| Signature(Method::Xxh3.signature(&block[..64]));
+    let mut values: Vec<Signature> = peer.bytes(run).chunks(BLOCK).map(sign).collect();
+    values.iter_mut().skip(1).step_by(2).for_each(|signature| *signature = sign(&[LIE; BLOCK]));
+    peer.send(&frame(&Frame::Want { stripe: 0, basis_blocks: run.count, heads: true }));
+    peer.send(&frame(&Frame::Signatures { first: 0, values: &values }));
+    let mut came = Vec::new();
+    while let Some(Heard::Data { pieces, payload }) = hear_frame(&mut peer.lines[0].socket) {
+        let expected: Vec<u8> = pieces.iter().flat_map(|run| peer.bytes(*run).to_vec()).collect();
+        assert!(payload == expected);
+        came.extend(pieces.iter().flat_map(|run| run.first..run.end()));
+    }
+    assert!(came.into_iter().eq((run.first..run.end()).skip(1).step_by(2)));
+    honest(peer);
 }
 
 /// Signatures in as few frames as can be.

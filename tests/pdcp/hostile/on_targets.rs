@@ -30,7 +30,12 @@ pub(super) const ATTACKS: &[Attack] = &[
     fails("a header that is cut off", |p| hang_up_after(p, &head(3, 0, 1, PIECE_LEN, 1)[..7]), 10, "connection"),
     fails("a payload that is cut off", cut_payload, 10, "connection"),
     // --- frames that may not come now ---
-    fails("a Want", |p| p.send(&frame(&Frame::Want { stripe: 0, basis_blocks: 0 })), 12, "may not come now"),
+    fails(
+        "a Want",
+        |p| p.send(&frame(&Frame::Want { stripe: 0, basis_blocks: 0, heads: false })),
+        12,
+        "may not come now",
+    ),
     fails("a signature", |p| p.send(&signature()), 12, "may not come now"),
     fails("Differs outside a dry run", |p| first(p, &frame(&Frame::Differs { runs: &[RUN] })), 12, "may not come now"),
     attack("data in a dry run", Scene::DryRun, |p| first(p, &data(&[RUN], &[LIE; BLOCK])), lie("may not come now")),

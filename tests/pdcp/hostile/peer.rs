@@ -467,7 +467,7 @@ impl Peer {
     // --- as a target ---
 
     pub(super) fn want(&mut self, stripe: u64, basis_blocks: u32) {
-        self.send(&frame(&Frame::Want { stripe, basis_blocks }));
+        self.send(&frame(&Frame::Want { stripe, basis_blocks, heads: false }));
     }
 
     /// Takes a whole stripe without a basis, and checks that it is the content's.
@@ -522,7 +522,7 @@ pub(super) fn hear_frame(socket: &mut TcpStream) -> Option<Heard> {
     socket.read_exact(&mut payload).ok()?;
     let mut scratch = Scratch::default();
     Some(match decode(header, &bytes, &mut scratch).unwrap() {
-        Frame::Want { stripe, basis_blocks } => Heard::Want { stripe, basis_blocks },
+        Frame::Want { stripe, basis_blocks, .. } => Heard::Want { stripe, basis_blocks },
         Frame::Signatures { first, values } => Heard::Signatures { first, values: values.to_vec() },
         Frame::Data { pieces, .. } => Heard::Data { pieces: pieces.to_vec(), payload },
         Frame::Holes { runs } => Heard::Holes(runs.to_vec()),
