@@ -37,6 +37,13 @@ impl fmt::Debug for Digest {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Signature(pub [u8; SIGNATURE_LEN]);
 
+impl Signature {
+    /// One that differs from it.
+    pub fn other(self) -> Self {
+        Self(self.0.map(|byte| !byte))
+    }
+}
+
 /// The digest of an empty file.
 pub fn empty_file() -> Digest {
     Digest(*blake3::hash(b"").as_bytes())
