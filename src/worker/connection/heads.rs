@@ -7,7 +7,8 @@ use crate::digest::sign_head;
 use crate::extent::Run;
 use crate::limits::HEAD_BYTES;
 
-/// Puts signatures of the heads of the basis's blocks onto the bench. `false`: some are not in memory.
+/// Puts signatures of the heads of the basis's blocks onto the bench. `false`: some are not in memory. All at once, as they go
+/// into one Want or none: 0.7 us each, 1.4 ms for a stripe of 32 MiB.
 ///
 /// # Errors
 /// When the target cannot be read.
