@@ -163,17 +163,25 @@ pub struct Deal {
 }
 
 impl Deal {
-    /// `asked` connections (already lowered to the server's limit) over sides of so many workers.
-    pub fn new(file_bytes: u64, asked: u32, source_workers: u32, target_workers: u32) -> Self {
+    /// `asked` connections (already lowered to the server's limit) over sides of so many workers; on one host, as far
+    /// as addresses tell.
+    pub fn new(file_bytes: u64, asked: u32, source_workers: u32, target_workers: u32, one_host: bool) -> Self {
         let asked = asked.clamp(1, CONNECTIONS_MAX);
         let mut stripe_bytes = Self::stripe_bytes_max(asked, source_workers, target_workers);
+        let at_once = Self::at_once(asked, source_workers, target_workers, one_host);
         while stripe_bytes > STRIPE_BYTES_MIN
-            && file_bytes.div_ceil(stripe_bytes) < STRIPES_PER_CONNECTION_WANTED * u64::from(asked)
+            && file_bytes.div_ceil(stripe_bytes) < STRIPES_PER_CONNECTION_WANTED * u64::from(at_once)
         {
             stripe_bytes /= 2;
         }
         let stripes = u32::try_from(file_bytes.div_ceil(stripe_bytes)).unwrap_or(u32::MAX);
         Self { connections: asked.min(stripes), stripe_bytes }
+    }
+
+    /// How many of the connections work on stripes at a time. Between hosts one carries what another cannot. Within one kernel
+    /// more than keep all workers busy would drive each other's bytes out of the cores' caches: there they take turns.
+    pub fn at_once(connections: u32, source_workers: u32, target_workers: u32, one_kernel: bool) -> u32 {
+        if one_kernel { connections.min(source_workers.max(target_workers)) } else { connections }.max(1)
     }
 
     /// The longest stripe: each open one costs memory for every block of it, so that many connections have short ones.
@@ -251,7 +259,7 @@ mod tests {
     fn connections_and_stripes_are_dealt_in_the_written_order() {
         #[track_caller]
         fn check(file_bytes: u64, asked: u32, workers: (u32, u32), want: (u32, u64)) {
-            let deal = Deal::new(file_bytes, asked, workers.0, workers.1);
+            let deal = Deal::new(file_bytes, asked, workers.0, workers.1, false);
             assert_eq!((deal.connections, deal.stripe_bytes / MIB), want);
         }
         check(0, 2, (2, 2), (0, 1));
@@ -263,6 +271,33 @@ mod tests {
         check(1 << 40, 128, (1, 1), (128, 1));
         check(1 << 40, 1000, (1, 1), (128, 1));
         check(1 << 40, 3, (2, 2), (3, 16));
+    }
+
+    #[test]
+    fn within_one_host_connections_beyond_the_workers_shorten_no_stripes() {
+        #[track_caller]
+        fn check(file_bytes: u64, asked: u32, workers: (u32, u32), want: (u32, u64)) {
+            let deal = Deal::new(file_bytes, asked, workers.0, workers.1, true);
+            assert_eq!((deal.connections, deal.stripe_bytes / MIB), want);
+        }
+        check(1900 * MIB, 2, (2, 2), (2, 16));
+        check(1900 * MIB, 16, (2, 2), (16, 4)); // between hosts 2
+        check(1900 * MIB, 16, (2, 8), (16, 4)); // between hosts 2
+        check(200 * MIB, 16, (2, 2), (16, 2)); // between hosts 1
+        check(1900 * MIB, 4, (16, 16), (4, 8));
+    }
+
+    #[test]
+    fn as_many_work_at_a_time_as_keep_the_workers_busy() {
+        #[track_caller]
+        fn check(connections: u32, workers: (u32, u32), one_host: bool, want: u32) {
+            assert_eq!(Deal::at_once(connections, workers.0, workers.1, one_host), want);
+        }
+        check(16, (2, 2), false, 16);
+        check(16, (2, 2), true, 2);
+        check(16, (1, 4), true, 4);
+        check(2, (4, 4), true, 2);
+        check(0, (2, 2), true, 1);
     }
 
     proptest! {

@@ -59,7 +59,7 @@ pub(crate) fn fio_read_seconds(files: &[PathBuf], workers: u32) -> Result<f64, F
 
 /// The readers of one file. What is left of it behind the last whole extent is not read: fio has no short reads.
 fn add_readers(jobs: &mut String, file: &Path, file_bytes: u64, workers: u32) {
-    let deal = Deal::new(file_bytes, workers, workers, workers);
+    let deal = Deal::new(file_bytes, workers, workers, workers, true);
     let (stripe_bytes, readers) = (deal.stripe_bytes, u64::from(deal.connections));
     let file_bytes = file_bytes - file_bytes % LARGE_BUFFER_BYTES as u64;
     let name = file.to_string_lossy().replace(':', "\\:"); // a colon would separate two files

@@ -8,6 +8,7 @@ use super::link::{self, Link, LinkError, before_welcome};
 use super::signals::Signals;
 use super::{CopyConfig, Direction, Names, Place, Progress, Remote, Summary, Watch, dial, files, neighbour};
 use crate::entry::Metadata;
+use crate::extent::{Deal, Layout};
 use crate::failure::{Failure, Kind};
 use crate::limits::{GOODBYE_MS, REDIAL_PAUSES_MS, WELCOME_MS, WORKER_BUFFER_BYTES};
 use crate::root::{NOTHING_WITHHELD, Root, Source, Target, TargetRequest, last_name};
@@ -47,6 +48,15 @@ struct Copy {
     basis_bytes: Option<u64>,
     /// The session was lost, and may be dialled again.
     lost: bool,
+}
+
+/// The other end of a session, where it is not here.
+struct Peer<'a> {
+    link: &'a mut Link,
+    /// Workers that it has for the session.
+    workers: u32,
+    /// Connections that take stripes at a time.
+    at_once: u32,
 }
 
 /// A remote session that was agreed on.
@@ -174,8 +184,8 @@ impl Copy {
         metadata: Metadata,
     ) -> Result<(), Failure> {
         let hello = self.hello(Some(metadata), b"", &plan);
-        let deal = crate::extent::Deal::new(metadata.bytes, plan.count, plan.count, plan.count);
-        let layout = crate::extent::Layout::checked(metadata.bytes, self.config.block_size, deal.stripe_bytes);
+        let deal = Deal::new(metadata.bytes, plan.count, plan.count, plan.count, true);
+        let layout = Layout::checked(metadata.bytes, self.config.block_size, deal.stripe_bytes);
         let layout = layout.ok_or_else(|| Failure::new(Kind::Source, "is longer than a file can be"))?;
         let terms = Terms { layout, method: hello.options.method, basis_bytes: 0, dry_run: hello.options.dry_run };
         let workers = plan.count.min(deal.connections).max(1);
@@ -186,7 +196,7 @@ impl Copy {
             own: b"this pdcp".to_vec(),
             target_is_here: true,
         };
-        let crew = self.crew(watch, &plan, workers, deal.connections)?;
+        let crew = self.crew(watch, &plan, workers, &deal.connections.to_string())?;
         let (sent, received) = (0, 0);
         let ending = self.drive(watch, stopped, &crew, terms, metadata, Some(source), Vec::new(), None, names).await;
         self.conclude(ending, metadata, sent, received)
@@ -216,11 +226,17 @@ impl Copy {
             own: b"this pdcp".to_vec(),
             target_is_here: hello.source.is_none(),
         };
-        let crew = match self.crew(watch, &plan, workers, agreed.connections) {
+        let one_kernel = sealing == Sealing::SameKernel;
+        let at_once = Deal::at_once(agreed.connections, workers, welcome.workers, one_kernel);
+        let connections = match agreed.connections {
+            connections if at_once < connections => format!("{connections}, {at_once} at a time"),
+            connections => connections.to_string(),
+        };
+        let crew = match self.crew(watch, &plan, workers, &connections) {
             Ok(crew) => crew,
             Err(failure) => return Err(refuse(link, failure).await),
         };
-        let peer = (&mut link, welcome.workers.min(agreed.connections));
+        let peer = Peer { link: &mut link, workers: welcome.workers.min(agreed.connections), at_once };
         let ending =
             self.drive(watch, stopped, &crew, agreed.terms, metadata, source, sockets, Some(peer), names).await;
         let bytes = link.close(GOODBYE_MS).await;
@@ -238,7 +254,7 @@ impl Copy {
         metadata: Metadata,
         source: Option<Source>,
         sockets: Vec<Joined<OwnedFd>>,
-        peer: Option<(&mut Link, u32)>,
+        peer: Option<Peer<'_>>,
         names: Names,
     ) -> Ending {
         let target = self.target.take();
@@ -247,7 +263,7 @@ impl Copy {
         }
         let (ends, notes) = files::ends(source.as_ref(), target.as_ref(), metadata.bytes, self.config.direct);
         notes.iter().for_each(|note| watch.detail(note));
-        let (link, peer_workers) = peer.unzip();
+        let (peer_workers, at_once) = peer.as_ref().map_or((0, 1), |peer| (peer.workers, peer.at_once));
         let session = Session {
             terms,
             verify: self.config.verify,
@@ -257,8 +273,9 @@ impl Copy {
             target,
             mailboxes: crew.mailboxes().to_vec(),
             sockets,
-            link,
-            peer_workers: peer_workers.unwrap_or(0),
+            link: peer.map(|peer| peer.link),
+            peer_workers,
+            at_once,
             names,
             stop: stopped,
         };
@@ -267,7 +284,7 @@ impl Copy {
         ending
     }
 
-    fn crew(&self, watch: &mut dyn Watch, plan: &Plan, workers: u32, connections: u32) -> Result<Crew, Failure> {
+    fn crew(&self, watch: &mut dyn Watch, plan: &Plan, workers: u32, connections: &str) -> Result<Crew, Failure> {
         let crew = Crew::start(plan, workers)?;
         if workers < plan.count {
             watch.detail(&format!("{workers} of {} workers: there is no more to share out", plan.count));

@@ -6,7 +6,7 @@
 
 use super::client::Stop;
 use super::link::Link;
-use super::{Names, Progress};
+use super::{Names, Progress, count};
 use crate::bottleneck::{Limit, Side, Spent, limit};
 use crate::completion::{DirectPolicy, Errno, Mode, Waker};
 use crate::counters::Counter;
@@ -48,6 +48,8 @@ pub(super) struct Session<'a> {
     pub(super) link: Option<&'a mut Link>,
     /// Workers that the peer has for this session.
     pub(super) peer_workers: u32,
+    /// Connections that take stripes at a time, at least one.
+    pub(super) at_once: u32,
     pub(super) names: Names,
     /// Somebody asks us to stop, and why.
     pub(super) stop: watch::Receiver<Stop>,
@@ -101,6 +103,7 @@ impl Workers {
         ends: &Ends<Arc<OwnedFd>>,
         mailboxes: &[Mailbox<Ring>],
         sockets: Vec<Joined<OwnedFd>>,
+        at_once: u32,
         bell: &Arc<Notify>,
     ) -> Self {
         let key = SessionKey(NEXT_KEY.fetch_add(1, Ordering::Relaxed));
@@ -110,11 +113,12 @@ impl Workers {
         for joined in sockets {
             shares[joined.number as usize % mailboxes.len()].push(joined);
         }
+        let at_once = (at_once as usize).div_ceil(mailboxes.len());
         let lineless = matches!(ends, Ends::Both { .. } | Ends::ReadBack { .. });
         let mut started = Vec::new();
         for (mailbox, sockets) in mailboxes.iter().zip(shares) {
             if (lineless || !sockets.is_empty()) && stripes > 0 {
-                let start = Start { key, shared: Arc::clone(&shared), terms, ends: ends.clone(), sockets };
+                let start = Start { key, shared: Arc::clone(&shared), terms, ends: ends.clone(), sockets, at_once };
                 mailbox.post(Job::Start(Box::new(start)));
                 started.push(mailbox.clone());
             }
@@ -123,7 +127,7 @@ impl Workers {
     }
 
     fn count(&self) -> u32 {
-        u32::try_from(self.started.len()).expect("bounded by limits")
+        count(&self.started)
     }
 
     fn resume(&self) {
@@ -178,10 +182,11 @@ pub(super) async fn drive(mut session: Session<'_>, watch: &mut dyn FnMut(Progre
         Ends::Target { .. } | Ends::ReadBack { .. } => Role::Target,
         Ends::Both { .. } => Role::Both,
     };
-    let connections = u32::try_from(session.sockets.len()).expect("bounded by limits");
+    let connections = count(&session.sockets);
+    let at_once = session.at_once;
     let sockets = std::mem::take(&mut session.sockets);
     let stripes = session.terms.layout.stripes();
-    let copying = Workers::start(stripes, session.terms, &session.ends, &session.mailboxes, sockets, &bell);
+    let copying = Workers::start(stripes, session.terms, &session.ends, &session.mailboxes, sockets, at_once, &bell);
     let start = CourseStart {
         role,
         layout: session.terms.layout,
@@ -452,7 +457,7 @@ impl Drive<'_> {
         let count = stripes.len() as u64;
         let ends = Ends::ReadBack { file: FileTerms { file, mode, bytes }, expected: stripes.into() };
         let terms = self.session.terms;
-        let workers = Workers::start(count, terms, &ends, &self.session.mailboxes, Vec::new(), &self.bell);
+        let workers = Workers::start(count, terms, &ends, &self.session.mailboxes, Vec::new(), 1, &self.bell);
         self.course.reading_back(workers.count());
         self.reading_back = Some(workers);
     }

@@ -285,3 +285,8 @@ impl Summary {
         }
     }
 }
+
+/// Workers or connections, of which there are few.
+fn count<T>(all: &[T]) -> u32 {
+    u32::try_from(all.len()).expect("bounded by limits")
+}

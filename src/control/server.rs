@@ -20,8 +20,9 @@ use super::seats::{NoSeat, Seats};
 use super::signals::Signals;
 use super::teller::Teller;
 use super::user::become_user;
-use super::{Done, Names, Progress, Record, Request, ServeConfig, Summary, Watch, files};
+use super::{Done, Names, Progress, Record, Request, ServeConfig, Summary, Watch, count, files};
 use crate::completion::{DirectPolicy, Errno};
+use crate::extent::Deal;
 use crate::failure::{Failure, Kind};
 use crate::limits::{
     ACCEPT_PAUSE_MS, BEGIN_MS, GOODBYE_MS, GRACE_MS, HELLO_MS, NEIGHBOUR_MS, STRANGERS_MAX, WORKER_BUFFER_BYTES,
@@ -378,7 +379,7 @@ impl Server {
         ending: &mut Ending<'_>,
     ) -> Result<Done, Failure> {
         let mut opened = self.open(hello, grant).await?;
-        let welcome = self.welcome(hello, &opened, &place);
+        let welcome = self.welcome(hello, &opened, &place, link.is_one_host());
         place.settle(welcome.connections);
         let session = welcome.session;
         let result = self.begin(link, welcome).await;
@@ -409,6 +410,7 @@ impl Server {
             own: Vec::new(), // the client puts its own name of us before it
             target_is_here: opened.target.is_some(),
         };
+        let own_workers = count(&place.workers);
         let session = Session {
             terms,
             verify: hello.options.verify,
@@ -420,6 +422,7 @@ impl Server {
             sockets,
             link: Some(link),
             peer_workers: hello.workers.min(welcome.connections),
+            at_once: Deal::at_once(welcome.connections, own_workers, hello.workers, sealing == Sealing::SameKernel),
             names,
             stop: self.stopped.clone(),
         };
@@ -459,7 +462,7 @@ impl Server {
         Ok(Opened { source: None, target: Some(target.await?) })
     }
 
-    fn welcome(&self, hello: &Hello, opened: &Opened, place: &Place) -> Welcome {
+    fn welcome(&self, hello: &Hello, opened: &Opened, place: &Place, one_host: bool) -> Welcome {
         let taken = opened.target.as_ref().is_some_and(|target| target.taken_path() != hello.path);
         let offer = Offer {
             session: random_bytes(),
@@ -467,6 +470,7 @@ impl Server {
             basis_bytes: opened.target.as_ref().and_then(Target::basis_bytes),
             taken_name: if taken { hello.source_name.clone() } else { Vec::new() },
             workers: count(&place.workers),
+            one_host,
             connections_max: place.connections,
             aes: has_aes(),
             plaintext: self.plaintext,
@@ -538,11 +542,6 @@ impl Server {
             arrived.await;
         }
     }
-}
-
-/// Workers, of which there are few.
-fn count<T>(workers: &[T]) -> u32 {
-    u32::try_from(workers.len()).expect("bounded by limits")
 }
 
 fn peer_name(peer: SocketAddr) -> Vec<u8> {

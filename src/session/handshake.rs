@@ -35,6 +35,8 @@ pub struct Offer {
     pub taken_name: Vec<u8>,
     /// Workers of the server.
     pub workers: u32,
+    /// The client is on the server's host.
+    pub one_host: bool,
     /// Most connections the server gives to a session.
     pub connections_max: u32,
     /// The server's CPU has instructions for AES.
@@ -68,8 +70,9 @@ pub fn wanted_connections(hello: &Hello, workers: u32) -> u32 {
 pub fn welcome(hello: &Hello, offer: Offer) -> Welcome {
     let source = hello.source.or(offer.source).expect("one of the two has the source");
     let asked = wanted_connections(hello, offer.workers);
-    // The deal only asks for the smaller number of workers, so which side has which does not matter.
-    let deal = Deal::new(source.bytes, asked.min(offer.connections_max), hello.workers, offer.workers);
+    // The deal only asks for the smaller and the larger number of workers, so which side has which does not matter.
+    let asked = asked.min(offer.connections_max);
+    let deal = Deal::new(source.bytes, asked, hello.workers, offer.workers, offer.one_host);
     let cipher = if hello.aes && offer.aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
     Welcome {
         program: super::PROGRAM.into(),
@@ -172,11 +175,24 @@ mod tests {
             basis_bytes: None,
             taken_name: b"file".into(),
             workers: 2,
+            one_host: false,
             connections_max: CONNECTIONS_MAX,
             cores: vec![0, 1],
             aes: true,
             plaintext: false,
         }
+    }
+
+    #[test]
+    fn within_one_host_more_connections_do_not_shorten_stripes() {
+        #[track_caller]
+        fn check(one_host: bool, want: u64) {
+            let source = Some(Metadata { bytes: 1900 * MIB, ..Metadata::default() });
+            let welcome = welcome(&Hello { connections: 16, source, ..hello() }, Offer { one_host, ..offer() });
+            assert_eq!((welcome.connections, welcome.stripe_bytes), (16, want));
+        }
+        check(false, 2 * MIB);
+        check(true, 4 * MIB);
     }
 
     #[test]

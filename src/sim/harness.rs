@@ -6,7 +6,7 @@ use crate::counters::Counter;
 use crate::digest::{Digest, hash_blocks};
 use crate::extent::{BlockSize, Layout, Run};
 use crate::failure::{Failure, Kind};
-use crate::limits::CHALLENGE_LEN;
+use crate::limits::{CHALLENGE_LEN, STRIPES_A_TURN};
 use crate::method::Method;
 use crate::seal::{Cipher, SECRET_LEN, Secret, Side};
 use crate::session::Terms;
@@ -37,6 +37,8 @@ struct Scenario {
     modes: [Mode; 2],
     connections: usize,
     workers: usize,
+    /// Connections of a worker that take stripes at a time.
+    at_once: usize,
     whole_file: bool,
     dry_run: bool,
     /// Both ends in one process, without a network.
@@ -59,6 +61,8 @@ struct Report {
     target: Disk,
     digest: Option<Digest>,
     wire_bytes: u64,
+    /// What each connection's target sent.
+    asked_bytes: Vec<u64>,
     /// All that went over the network.
     heard: Vec<u8>,
     /// Heads that the target read.
@@ -140,6 +144,7 @@ impl End {
                         terms: self.terms,
                         ends: ends.clone(),
                         sockets: Vec::new(),
+                        at_once: 1,
                     })));
                 }
                 self.course.reading_back(u32::try_from(self.mailboxes.len()).unwrap());
@@ -230,7 +235,8 @@ fn set_up(scenario: &Scenario, world: &Rc<RefCell<World>>) -> (Vec<End>, Vec<Wor
             let backend = Sim::new(world);
             let (mailbox, jobs) = Mailbox::new(backend.waker());
             let shared = Arc::clone(&shared);
-            mailbox.post(Job::Start(Box::new(Start { key, shared, terms, ends: ends.clone(), sockets })));
+            let (ends, at_once) = (ends.clone(), scenario.at_once);
+            mailbox.post(Job::Start(Box::new(Start { key, shared, terms, ends, sockets, at_once })));
             mailboxes.push(mailbox);
             workers.push(Worker::new(backend, jobs));
         }
@@ -313,6 +319,7 @@ fn run(scenario: &Scenario) -> Report {
         digest: target.course.digest(),
         ends: sides.iter_mut().map(|side| side.end.take().unwrap()).collect(),
         wire_bytes: world.pipes.iter().map(|pipe| pipe.carried).sum(),
+        asked_bytes: world.pipes.iter().step_by(2).map(|pipe| pipe.carried).collect(),
         happened: world.happened,
         heard: std::mem::take(&mut world.heard),
         trace: world.trace,
@@ -415,6 +422,7 @@ fn scenario(seed: u64) -> Scenario {
         method: if dice.one_in(4) { Method::Xxh3 } else { Method::Blake3 },
         fault,
         rough: !dice.one_in(4),
+        at_once: 1 + dice.below(4),
     }
 }
 
@@ -523,6 +531,31 @@ fn where_most_differs_heads_decide_and_nothing_else_changes() {
     assert!(runs_with_heads > 20, "{runs_with_heads}");
 }
 
+/// Stripes for some turns of each connection. Also when one is cut, in its turn or not: the others have all of it in the end.
+#[test]
+fn connections_take_turns_and_whoever_is_lost_is_passed_over() {
+    const STRIPES: usize = 4 * STRIPES_A_TURN;
+    let source = Disk::new(vec![7; STRIPES * MIB]);
+    let whole = Scenario { basis: Some(source.clone()), source, at_once: 1, rough: false, ..plain(3) };
+    let report = run(&whole);
+    judge(&whole, &report);
+    let asked_most = report.asked_bytes[0];
+    // The first one has two turns.
+    assert!(
+        report.asked_bytes[1..].iter().all(|asked| asked.abs_diff(asked_most / 2) < 200),
+        "{:?}",
+        report.asked_bytes
+    );
+    for socket in 0..6 {
+        for after in [1, 3_000, asked_most / 2, asked_most * 3 / 4] {
+            let cut = Scenario { fault: Fault::Cut { socket, after }, ..whole.clone() };
+            let report = run(&cut);
+            judge(&cut, &report);
+            assert!(report.committed.is_some(), "socket {socket} after {after}: {:?}", report.ends);
+        }
+    }
+}
+
 /// Trigger: two sessions on one worker, and another worker wrote for one of them when this one had something to write.
 /// Damage: it wrote when its worker had nothing else to do, which beside busy sessions may be never. Cure: it tries again
 /// in each turn, and waits for the pen after some.
@@ -547,6 +580,7 @@ fn who_could_not_write_does_so_although_others_keep_its_worker_busy() {
             terms: Terms { layout, method: Method::Blake3, basis_bytes, dry_run: false },
             ends: Ends::Both { source, sparse: false, target },
             sockets: Vec::new(),
+            at_once: 1,
         })));
         (shared, outcomes)
     };
@@ -634,6 +668,7 @@ fn plain(connections: usize) -> Scenario {
         modes: [Mode::Buffered; 2],
         connections,
         workers: 1,
+        at_once: usize::MAX,
         whole_file: false,
         dry_run: false,
         local: false,

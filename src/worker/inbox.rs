@@ -45,6 +45,8 @@ pub struct Start<C: Completions> {
     pub ends: Ends<C::File>,
     /// Data connections; [`Ends::Both`] and [`Ends::ReadBack`] have none.
     pub sockets: Vec<Joined<C::Socket>>,
+    /// How many of these take stripes at a time, at least one. Of use at the target only.
+    pub at_once: usize,
 }
 
 /// A data connection that belongs to its session for certain.

@@ -9,6 +9,7 @@ pub mod inbox;
 mod line;
 mod share;
 mod timesheet;
+mod turns;
 
 use crate::completion::{Access, Account, Completions, Errno, FileId, Mode, Pool};
 use crate::counters::Counter;
@@ -28,6 +29,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use timesheet::Timesheet;
+use turns::Turns;
 
 /// Why a session ended on a worker.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -101,6 +103,7 @@ struct Guest<C: Completions> {
     /// ... and where the two come from that are set aside.
     least_pool: Pool,
     frames: usize,
+    turns: Turns,
     asked_to_write: bool,
     stopping: bool,
     ended: bool,
@@ -113,6 +116,15 @@ struct Guest<C: Completions> {
 }
 
 impl<C: Completions> Guest<C> {
+    /// The next stripe for a connection; `None` until further notice, and where it is not its turn.
+    fn take_stripe(&mut self, index: usize) -> Option<StripeIndex> {
+        let stripe = if self.turns.is_of(index) { self.shared.cursor.take() } else { None };
+        if stripe.is_some() {
+            self.turns.took();
+        }
+        stripe
+    }
+
     /// Tells control, at the latest when it has room.
     fn tell(&mut self, outcome: Outcome) {
         self.outbox.push_back(outcome);
@@ -261,13 +273,8 @@ impl<C: Completions> Worker<C> {
                 self.waiting.push_back((start, until_ms));
             }
             Job::Resume(key) => {
-                let Some(slot) = self.slot_of(key) else { return };
-                let Some((_, connections)) = self.parties[slot].as_deref_mut() else { return };
-                let failed = connections.iter_mut().find_map(|connection| connection.resume().err());
-                let count = connections.len();
-                (0..count).for_each(|index| self.enlist(slot, index));
-                if let Some(error) = failed {
-                    self.stop(slot, Some(error));
+                if let Some(slot) = self.slot_of(key) {
+                    self.resume(slot);
                 }
             }
             Job::Stop(key) => {
@@ -279,6 +286,17 @@ impl<C: Completions> Worker<C> {
                 }
             }
             Job::Leave => self.leaving = true,
+        }
+    }
+
+    /// The cursor may have stripes for those connections whose turn it is.
+    fn resume(&mut self, slot: usize) {
+        let Some((guest, connections)) = self.parties[slot].as_deref_mut() else { return };
+        let theirs = guest.turns.theirs();
+        let failed = theirs.clone().find_map(|index| connections.get_mut(index)?.resume().err());
+        theirs.for_each(|index| self.enlist(slot, index));
+        if let Some(error) = failed {
+            self.stop(slot, Some(error));
         }
     }
 
@@ -346,6 +364,7 @@ impl<C: Completions> Worker<C> {
             extent_pool,
             least_pool,
             frames,
+            turns: Turns::new(start.sockets.len().max(lanes), if has_target { start.at_once } else { usize::MAX }),
             asked_to_write: false,
             stopping: false,
             ended: false,
@@ -456,6 +475,10 @@ impl<C: Completions> Worker<C> {
             Ok(()) if connection.has_work() => self.enlist(slot, index),
             Ok(()) => {}
             Err(error) => self.stop(slot, Some(error)),
+        }
+        let Some((guest, connections)) = self.parties[slot].as_deref_mut() else { return };
+        if guest.turns.pass(|index| connections.get(index).is_some_and(Connection::can_take)) {
+            self.resume(slot);
         }
     }
 

@@ -185,8 +185,8 @@ fn connections_and_stripes_are_dealt_as_the_specification_says() {
         let numbers: Vec<u64> = line.replace("->", "").split_whitespace().map(|word| word.parse().unwrap()).collect();
         let [file_bytes, small @ .., stripe_bytes] = &numbers[..] else { panic!("{line}") };
         let small: Vec<u32> = small.iter().map(|number| u32::try_from(*number).unwrap()).collect();
-        let [asked, source_workers, target_workers, connections] = small[..] else { panic!("{line}") };
-        let deal = Deal::new(*file_bytes, asked, source_workers, target_workers);
+        let [asked, source_workers, target_workers, hosts, connections] = small[..] else { panic!("{line}") };
+        let deal = Deal::new(*file_bytes, asked, source_workers, target_workers, hosts == 1);
         assert_eq!(deal, Deal { connections, stripe_bytes: *stripe_bytes }, "{line}");
     }
 }

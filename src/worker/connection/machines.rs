@@ -65,7 +65,7 @@ impl<C: Completions> Connection<C> {
                 if !guest.outbox.is_empty() {
                     return Ok(false); // control is behind: first things first
                 }
-                let stripe = guest.shared.cursor.take();
+                let stripe = guest.take_stripe(flight.index);
                 target.call(|target| target.handle(TargetEvent::Stripe(stripe)))??;
             }
             TargetAction::ReadHeads(run) => {

@@ -231,14 +231,17 @@ impl<C: Completions> Connection<C> {
         }
     }
 
-    /// The cursor may have stripes again.
+    /// It can do something with a stripe: its end is a target, and nothing has ended.
+    pub(super) fn can_take(&self) -> bool {
+        self.target.is_some() && !self.draining && self.line.as_ref().is_none_or(|line| !line.ended)
+    }
+
+    /// The cursor may have stripes for it again.
     pub(super) fn resume(&mut self) -> Result<(), WorkerError> {
-        let alive = self.line.as_ref().is_none_or(|line| !line.ended);
-        match &mut self.target {
-            Some(target) if alive && !self.draining => {
-                target.call(|target| target.handle(TargetEvent::Again))?.map_err(Into::into)
-            }
-            _ => Ok(()),
+        let can_take = self.can_take();
+        match self.target.as_mut().filter(|_| can_take) {
+            Some(target) => target.call(|target| target.handle(TargetEvent::Again))?.map_err(Into::into),
+            None => Ok(()),
         }
     }
 
