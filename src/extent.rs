@@ -258,33 +258,27 @@ mod tests {
     #[test]
     fn connections_and_stripes_are_dealt_in_the_written_order() {
         #[track_caller]
-        fn check(file_bytes: u64, asked: u32, workers: (u32, u32), want: (u32, u64)) {
-            let deal = Deal::new(file_bytes, asked, workers.0, workers.1, false);
+        fn check(file_bytes: u64, asked: u32, workers: (u32, u32), hosts: u32, want: (u32, u64)) {
+            let deal = Deal::new(file_bytes, asked, workers.0, workers.1, hosts == 1);
             assert_eq!((deal.connections, deal.stripe_bytes / MIB), want);
         }
-        check(0, 2, (2, 2), (0, 1));
-        check(1, 2, (2, 2), (1, 1));
-        check(MIB + 1, 2, (2, 2), (2, 1));
-        check(1900 * MIB, 2, (2, 2), (2, 16));
-        check(200 * MIB, 2, (2, 2), (2, 2));
-        check(1 << 40, 16, (2, 4), (16, 4));
-        check(1 << 40, 128, (1, 1), (128, 1));
-        check(1 << 40, 1000, (1, 1), (128, 1));
-        check(1 << 40, 3, (2, 2), (3, 16));
-    }
-
-    #[test]
-    fn within_one_host_connections_beyond_the_workers_shorten_no_stripes() {
-        #[track_caller]
-        fn check(file_bytes: u64, asked: u32, workers: (u32, u32), want: (u32, u64)) {
-            let deal = Deal::new(file_bytes, asked, workers.0, workers.1, true);
-            assert_eq!((deal.connections, deal.stripe_bytes / MIB), want);
-        }
-        check(1900 * MIB, 2, (2, 2), (2, 16));
-        check(1900 * MIB, 16, (2, 2), (16, 4)); // between hosts 2
-        check(1900 * MIB, 16, (2, 8), (16, 4)); // between hosts 2
-        check(200 * MIB, 16, (2, 2), (16, 2)); // between hosts 1
-        check(1900 * MIB, 4, (16, 16), (4, 8));
+        check(0, 2, (2, 2), 2, (0, 1));
+        check(1, 2, (2, 2), 2, (1, 1));
+        check(MIB + 1, 2, (2, 2), 2, (2, 1));
+        check(1900 * MIB, 2, (2, 2), 2, (2, 16));
+        check(200 * MIB, 2, (2, 2), 2, (2, 2));
+        check(1 << 40, 16, (2, 4), 2, (16, 4));
+        check(1 << 40, 128, (1, 1), 2, (128, 1));
+        check(1 << 40, 1000, (1, 1), 2, (128, 1));
+        check(1 << 40, 3, (2, 2), 2, (3, 16));
+        // Within one host those beyond the workers shorten no stripes.
+        check(1900 * MIB, 2, (2, 2), 1, (2, 16));
+        check(1900 * MIB, 16, (2, 2), 2, (16, 2));
+        check(1900 * MIB, 16, (2, 2), 1, (16, 4));
+        check(1900 * MIB, 16, (2, 8), 1, (16, 4));
+        check(200 * MIB, 16, (2, 2), 2, (16, 1));
+        check(200 * MIB, 16, (2, 2), 1, (16, 2));
+        check(1900 * MIB, 4, (16, 16), 1, (4, 8));
     }
 
     #[test]

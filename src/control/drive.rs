@@ -113,7 +113,7 @@ impl Workers {
         for joined in sockets {
             shares[joined.number as usize % mailboxes.len()].push(joined);
         }
-        let at_once = (at_once as usize).div_ceil(mailboxes.len());
+        let at_once = (at_once as usize).div_ceil(mailboxes.len()); // each has its share of them
         let lineless = matches!(ends, Ends::Both { .. } | Ends::ReadBack { .. });
         let mut started = Vec::new();
         for (mailbox, sockets) in mailboxes.iter().zip(shares) {

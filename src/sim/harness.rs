@@ -39,6 +39,8 @@ struct Scenario {
     workers: usize,
     /// Connections of a worker that take stripes at a time.
     at_once: usize,
+    /// Rounds until the target is marked unfinished.
+    mark_rounds: usize,
     whole_file: bool,
     dry_run: bool,
     /// Both ends in one process, without a network.
@@ -77,6 +79,9 @@ struct End {
     shared: Arc<SessionShared>,
     outcomes: Receiver<Outcome>,
     mailboxes: Vec<Mailbox<Sim>>,
+    mark_rounds: usize,
+    /// Rounds until the target is marked, once that has begun.
+    marking: Option<usize>,
     /// The session on the workers; another one while it reads back.
     key: SessionKey,
     terms: Terms,
@@ -102,6 +107,13 @@ impl End {
                 Outcome::Ended => Event::WorkerEnded,
             });
         }
+        if let Some(rounds) = self.marking.take() {
+            self.marking = rounds.checked_sub(1);
+            if self.marking.is_none() {
+                world.borrow_mut().disks[1].may_change = true;
+                self.course.handle(Event::Marked);
+            }
+        }
         while let Some(action) = self.course.poll() {
             self.perform(action, world);
         }
@@ -110,10 +122,7 @@ impl End {
     fn perform(&mut self, action: Action, world: &RefCell<World>) {
         match action {
             Action::Send(message) => self.said.push_back(message),
-            Action::Mark => {
-                world.borrow_mut().disks[1].may_change = true;
-                self.course.handle(Event::Marked);
-            }
+            Action::Mark => self.marking = Some(self.mark_rounds),
             Action::AllowWriting => {
                 self.shared.allow_writing();
                 self.post(Job::Resume);
@@ -252,7 +261,20 @@ fn set_up(scenario: &Scenario, world: &Rc<RefCell<World>>) -> (Vec<End>, Vec<Wor
             now_ms: 0,
         };
         let (said, course) = (VecDeque::new(), Course::new(start, false));
-        sides.push(End { course, shared, outcomes, mailboxes, key, terms, said, end: None, committed: None });
+        let (mark_rounds, marking) = (scenario.mark_rounds, None);
+        sides.push(End {
+            course,
+            shared,
+            outcomes,
+            mailboxes,
+            mark_rounds,
+            marking,
+            key,
+            terms,
+            said,
+            end: None,
+            committed: None,
+        });
     }
     (sides, workers)
 }
@@ -423,6 +445,7 @@ fn scenario(seed: u64) -> Scenario {
         fault,
         rough: !dice.one_in(4),
         at_once: 1 + dice.below(4),
+        mark_rounds: [0, 20, 500][dice.below(3)],
     }
 }
 
@@ -556,6 +579,20 @@ fn connections_take_turns_and_whoever_is_lost_is_passed_over() {
     }
 }
 
+/// Trigger: a connection has something to write before the target is marked, and others have their turn when it is. Damage:
+/// only these were told, so the first one never wrote. Cure: all are.
+#[test]
+fn whoever_waits_to_write_is_told_also_when_it_is_not_his_turn() {
+    let source = Disk::new(vec![7; (2 * STRIPES_A_TURN - 1) * MIB]); // the second one keeps its turn
+    let mut basis = source.clone();
+    basis.bytes[0] = 8;
+    let plain = plain(2);
+    let scenario = Scenario { basis: Some(basis), source, at_once: 1, mark_rounds: 20_000, rough: false, ..plain };
+    let report = run(&scenario);
+    judge(&scenario, &report);
+    assert!(report.committed.is_some(), "{:?}", report.ends);
+}
+
 /// Trigger: two sessions on one worker, and another worker wrote for one of them when this one had something to write.
 /// Damage: it wrote when its worker had nothing else to do, which beside busy sessions may be never. Cure: it tries again
 /// in each turn, and waits for the pen after some.
@@ -669,6 +706,7 @@ fn plain(connections: usize) -> Scenario {
         connections,
         workers: 1,
         at_once: usize::MAX,
+        mark_rounds: 0,
         whole_file: false,
         dry_run: false,
         local: false,

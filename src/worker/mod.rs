@@ -289,12 +289,12 @@ impl<C: Completions> Worker<C> {
         }
     }
 
-    /// The cursor may have stripes for those connections whose turn it is.
+    /// The cursor may have stripes for those connections whose turn it is, and all may be allowed to write now.
     fn resume(&mut self, slot: usize) {
         let Some((guest, connections)) = self.parties[slot].as_deref_mut() else { return };
-        let theirs = guest.turns.theirs();
-        let failed = theirs.clone().find_map(|index| connections.get_mut(index)?.resume().err());
-        theirs.for_each(|index| self.enlist(slot, index));
+        let failed = guest.turns.theirs().find_map(|index| connections.get_mut(index)?.resume().err());
+        let count = connections.len();
+        (0..count).for_each(|index| self.enlist(slot, index));
         if let Some(error) = failed {
             self.stop(slot, Some(error));
         }

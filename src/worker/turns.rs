@@ -29,7 +29,7 @@ impl Turns {
     }
 
     /// Those whose turn it is.
-    pub(super) fn theirs(&self) -> impl Iterator<Item = usize> + Clone + use<> {
+    pub(super) fn theirs(&self) -> impl Iterator<Item = usize> + use<> {
         let Self { connections, at_once, first, .. } = *self;
         (0..at_once).map(move |nth| (first + nth) % connections)
     }
