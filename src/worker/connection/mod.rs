@@ -17,7 +17,7 @@ use super::{Guest, OpenFile, WorkerError};
 use crate::completion::{Completion, Completions, Errno, Mode, Operation, Part};
 use crate::counters::Counter;
 use crate::digest::{Digest, Signature, hash_blocks, hash_hole, sign_blocks, sign_hole};
-use crate::extent::Run;
+use crate::extent::{Run, join_adjacent};
 use crate::limits::{DIRECT_ALIGNMENT, DRIBBLE_MS, OUTWRITTEN_TURNS_MAX};
 use crate::session::readback::ReadBack;
 use crate::session::source::{Event as SourceEvent, Source};
@@ -400,7 +400,7 @@ impl<C: Completions> Connection<C> {
         let layout = &guest.terms.layout;
         let line = self.line.as_mut().expect("payloads come over the line");
         let taken = line.take_payload(|run| layout.checked_bytes(run));
-        let (pieces, payload_bytes, mut buffer) = match taken {
+        let (mut pieces, payload_bytes, mut buffer) = match taken {
             Ok(taken) => taken,
             Err(error) => return self.unreadable(error, cx),
         };
@@ -408,6 +408,7 @@ impl<C: Completions> Connection<C> {
         let frame = Frame::Data { pieces: &pieces, payload_bytes };
         target.call(|target| target.handle(TargetEvent::Frame(frame)))??;
         pad(&mut buffer, payload_bytes);
+        join_adjacent(&mut pieces);
         self.work.push_back(Work::Payload { pieces, next: 0, from: 0, buffer });
         Ok(())
     }
