@@ -83,6 +83,8 @@ struct Open {
     signed: u32,
     /// The source has spoken of all blocks before this one, equal ones by leaving them out.
     named: u32,
+    /// Of them, blocks that differ.
+    changed: u32,
     /// Blocks named but not hashed yet, and not written yet.
     unhashed: u32,
     unwritten: u32,
@@ -120,7 +122,7 @@ pub struct Target {
     /// Stripes may be compared by heads.
     heads: bool,
     /// Of the stripe that was finished last many blocks differed.
-    many_differ: bool,
+    many_differed: bool,
 }
 
 impl Target {
@@ -137,7 +139,7 @@ impl Target {
             left_out: VecDeque::new(),
             more: true,
             heads: heads && !terms.dry_run,
-            many_differ: false,
+            many_differed: false,
         }
     }
 
@@ -168,7 +170,8 @@ impl Target {
                 let mut slate = self.spare.pop().expect("asked for only while one is spare");
                 slate.named.fill(Named::Nothing);
                 let basis_blocks = self.terms.layout.covered(run, self.terms.basis_bytes);
-                let heads = self.heads && self.many_differ && basis_blocks == run.count;
+                let many_differ = self.many_differed || self.open.iter().any(Open::many_differ);
+                let heads = self.heads && many_differ && basis_blocks == run.count;
                 let by = if heads { By::UnreadHeads } else { By::Signatures };
                 self.open.push_back(Open { by, ..Open::new(stripe, run, basis_blocks, slate) });
             }
@@ -345,7 +348,7 @@ impl Target {
         let equal = self.terms.dry_run || fold_stripe(layout, open.stripe, digests) == told;
         if equal {
             let finished = open.finished(layout, told);
-            self.many_differ = HEADS_ONE_IN * finished.changed_blocks >= u64::from(open.run.count);
+            self.many_differed = open.many_differ();
             self.spare.push(open.slate);
             return Some(Action::Finish(finished));
         }
@@ -386,6 +389,7 @@ impl Open {
             hashed: 0,
             signed: 0,
             named: 0,
+            changed: 0,
             unhashed: 0,
             unwritten: 0,
             told: None,
@@ -395,6 +399,11 @@ impl Open {
 
     fn complete(&self) -> bool {
         self.told.is_some() && self.unhashed == 0 && self.unwritten == 0
+    }
+
+    /// As far as the source has spoken of it.
+    fn many_differ(&self) -> bool {
+        HEADS_ONE_IN * u64::from(self.changed) >= u64::from(self.run.count)
     }
 
     /// What became of its blocks.
@@ -449,6 +458,7 @@ impl Open {
         }
         self.pass_over(from, left_out);
         self.named = until;
+        self.changed += run.count;
         self.slate.named[from as usize..until as usize].fill(named);
         Ok(terms.layout.run_bytes(run))
     }
@@ -694,6 +704,26 @@ mod tests {
         it.finishes(1, 0);
         it.has(&[2]);
         it.wants(2, false);
+    }
+
+    #[test]
+    fn a_stripe_is_compared_by_heads_as_soon_as_much_of_the_one_before_has_come() {
+        let mut it = ByHeads::new();
+        it.has(&[1]);
+        it.heads(run(4, 4), true);
+        it.wants(1, true);
+        it.signs(4);
+        it.done(1, false);
+        it.reads(run(4, 4));
+        it.finishes(1, 0);
+        it.has(&[2]);
+        it.wants(2, false);
+        it.reads(run(8, 4));
+        it.signs(8);
+        it.comes(run(9, 1));
+        it.has(&[3]);
+        it.heads(run(12, 4), true);
+        it.wants(3, true);
     }
 
     #[test]
