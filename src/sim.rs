@@ -108,7 +108,11 @@ enum Fault {
     },
     /// The connection breaks when it has carried so many bytes.
     Cut {
-        socket: usize,
+        connection: usize,
+        after: u64,
+    },
+    /// All break when one has carried so many bytes.
+    AllCut {
         after: u64,
     },
     /// A byte of the `n`-th send is changed on the way.
@@ -346,15 +350,18 @@ impl Sim {
                 let pipe = &mut world.pipes[to];
                 pipe.bytes.extend(sent);
                 pipe.carried += moved as u64;
-                if let Fault::Cut { socket: cut, after } = world.fault
-                    && cut == socket / 2
-                    && world.pipes[to].carried >= after
-                {
-                    world.happened = true;
-                    for end in [socket, to] {
-                        world.pipes[end].closed = true;
-                        world.pipes[end].bytes.clear();
+                let carried = world.pipes[to].carried;
+                let broken = match world.fault {
+                    Fault::Cut { connection, after } if connection == socket / 2 && carried >= after => {
+                        2 * connection..2 * connection + 2
                     }
+                    Fault::AllCut { after } if carried >= after => 0..world.pipes.len(),
+                    _ => 0..0,
+                };
+                world.happened |= !broken.is_empty();
+                for pipe in &mut world.pipes[broken] {
+                    pipe.closed = true;
+                    pipe.bytes.clear();
                 }
                 moved
             }

@@ -418,11 +418,12 @@ fn scenario(seed: u64) -> Scenario {
     let fault = match dice.below(15) {
         0 | 1 => Fault::ReadFails { disk: dice.below(2), countdown: countdown(&mut dice) },
         2 => Fault::WriteFails { countdown: countdown(&mut dice) },
-        3 | 4 => Fault::Cut { socket: dice.below(2), after: 1 + dice.roll() % [300, 1_500_000][dice.below(2)] },
+        3 | 4 => Fault::Cut { connection: dice.below(2), after: 1 + dice.roll() % [300, 1_500_000][dice.below(2)] },
         5 => Fault::Flip { countdown: countdown(&mut dice) },
         6 => Fault::Shrinks { countdown: countdown(&mut dice) },
         7 => Fault::ControlCut { countdown: countdown(&mut dice) / 4 },
         8 => Fault::Changes { countdown: 0 },
+        9 => Fault::AllCut { after: 1 + dice.roll() % [300, 1_500_000][dice.below(2)] },
         _ => Fault::None,
     };
     let mut mode = || [Mode::Buffered, Mode::Memory, Mode::Direct][dice.below(3)];
@@ -569,14 +570,27 @@ fn connections_take_turns_and_whoever_is_lost_is_passed_over() {
         "{:?}",
         report.asked_bytes
     );
-    for socket in 0..6 {
+    for connection in 0..3 {
         for after in [1, 3_000, asked_most / 2, asked_most * 3 / 4] {
-            let cut = Scenario { fault: Fault::Cut { socket, after }, ..whole.clone() };
+            let cut = Scenario { fault: Fault::Cut { connection, after }, ..whole.clone() };
             let report = run(&cut);
             judge(&cut, &report);
-            assert!(report.committed.is_some(), "socket {socket} after {after}: {:?}", report.ends);
+            assert!(report.committed.is_some(), "connection {connection} after {after}: {:?}", report.ends);
         }
     }
+}
+
+/// Trigger: all connections are closed, of which some await their turn. Damage: these were taken for done, so nobody missed
+/// them, and the session stood still for a minute. Cure: a target that was not told to stop is never done.
+#[test]
+fn connections_that_are_closed_while_they_await_their_turn_are_missed() {
+    let source = Disk::new(vec![7; 3 * STRIPES_A_TURN * MIB]);
+    let fault = Fault::AllCut { after: 3_000 };
+    let scenario = Scenario { basis: Some(source.clone()), source, at_once: 1, fault, rough: false, ..plain(3) };
+    let report = run(&scenario);
+    judge(&scenario, &report);
+    let lost = |end: &Result<(), Failure>| end.as_ref().is_err_and(|failure| failure.kind == Kind::ConnectionLost);
+    assert!(report.ends.iter().all(lost), "{:?}", report.ends);
 }
 
 /// Trigger: a connection has something to write before the target is marked, and others have their turn when it is. Damage:

@@ -383,9 +383,9 @@ impl<C: Completions> Connection<C> {
         }
         if received == 0 && !self.draining {
             let line = self.line.as_ref().expect("see above");
-            let idle = self.source.as_ref().is_none_or(|source| source.0.idle())
-                && self.target.as_ref().is_none_or(|target| target.0.idle());
-            if line.mid_frame() || !idle {
+            // A target is the first to stop, and awaits its turn although it has nothing open.
+            let done = self.source.as_ref().is_some_and(|source| source.0.idle());
+            if line.mid_frame() || !done {
                 self.lose(None, cx.backend);
             }
         }
