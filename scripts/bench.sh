@@ -2,10 +2,10 @@
 # Measures pdcp beside rsync, pdiffcopy and cp, here or against HOST:PORT:/directory, and says which goals it falls short
 # of. All figures, the machine's description and a report go to a directory below benches/runs. `--help` has the options.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+top=$(cd "$(dirname "$0")/.." && pwd)
 
 # Not by `cargo bench` itself: it would add words of its own to an exit code that is not 0.
-bench=$(cargo bench --bench compare --no-run --message-format=json |
+bench=$(cd "$top" && cargo bench --bench compare --no-run --message-format=json |
     sed -n 's/.*"name":"compare".*"executable":"\([^"]*\)".*/\1/p')
-[[ " $* " == *" --output"[\ =]* ]] || set -- --output "benches/runs/$(date +%F-%H%M%S)" "$@"
+[[ " $* " == *" --output"[\ =]* ]] || set -- --output "$(realpath --relative-to=. "$top")/benches/runs/$(date +%F-%H%M%S)" "$@"
 exec "$bench" "$@"

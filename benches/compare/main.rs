@@ -40,17 +40,20 @@ use rows::Section;
 use sample::Sample;
 use scene::{Pair, Scene};
 use spaces::Spaces;
-use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::{fs, io};
 use subject::Pdcp;
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
             eprintln!("{error}");
+            // Only if nothing is in it.
+            _ = arguments.output.map(fs::remove_dir);
             ExitCode::from(match error {
                 _ if process::is_interrupted() => 130,
                 Error::Usage(_) => 2,
@@ -88,6 +91,12 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let mut findings = Findings::default();
     if arguments.cold && scene.is_in_memory()? {
         return Err(unusable("--cold wants a --directory on a disk"));
+    }
+    if arguments.remote.is_some() && arguments.cold {
+        findings.skipped.push("cold: files on the other host stay in its page cache".into());
+    }
+    if arguments.remote.is_some() && arguments.workers.is_some() {
+        findings.skipped.push("workers: the server on the other host has those that it was started with".into());
     }
     let remote = arguments.remote.as_deref();
     let bench = Bench {
@@ -137,6 +146,16 @@ fn check_files(arguments: &Arguments) -> Result<()> {
             Err(error) => error.to_string(),
         };
         return Err(unusable(format!("{}: {error}", path.display())));
+    }
+    if !arguments.directory.is_dir() {
+        return Err(unusable(format!("{}: is no directory", arguments.directory.display())));
+    }
+    if let Some(output) = &arguments.output {
+        let of = |error: io::Error| unusable(format!("{}: {error}", output.display()));
+        fs::create_dir_all(output).map_err(of)?;
+        if fs::read_dir(output).map_err(of)?.next().is_some() {
+            return Err(unusable(format!("{}: is not empty; a report has a directory of its own", output.display())));
+        }
     }
     Ok(())
 }

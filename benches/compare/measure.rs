@@ -96,7 +96,11 @@ impl Bench<'_> {
             seconds: timed.seconds,
             moved_bytes: program.moved_bytes(&printed),
             client_cpu_seconds: timed.client.cpu_seconds,
-            server_cpu_seconds: timed.server.as_ref().map_or(0.0, |server| server.cpu_seconds),
+            server_cpu_seconds: match (&timed.server, &self.remote) {
+                (Some(server), _) => Some(server.cpu_seconds),
+                (None, Some(_)) => None,
+                (None, None) => Some(0.0),
+            },
             client_peak_bytes: timed.client.peak_bytes,
             server_peak_bytes: timed.server.as_ref().map_or(0, |server| server.peak_bytes),
         })

@@ -17,8 +17,8 @@ pub(crate) struct Sample {
     pub(crate) moved_bytes: Option<u64>,
     /// User and system time of the asking process, and of the server for this run.
     pub(crate) client_cpu_seconds: f64,
-    /// See above; 0 where there is no server, or it is on another machine.
-    pub(crate) server_cpu_seconds: f64,
+    /// See above; 0 where there is no server, `None` where it is on another machine.
+    pub(crate) server_cpu_seconds: Option<f64>,
     /// Largest resident set of the asking process; 0 where it is not known.
     pub(crate) client_peak_bytes: u64,
     /// Of the server; 0 where there is none, or it is on another machine.
@@ -61,7 +61,7 @@ impl Sample {
         match figure {
             Figure::Seconds => Some(self.seconds),
             Figure::MovedBytes => self.moved_bytes.map(|bytes| bytes as f64),
-            Figure::CpuSeconds => Some(self.client_cpu_seconds + self.server_cpu_seconds),
+            Figure::CpuSeconds => self.server_cpu_seconds.map(|server| self.client_cpu_seconds + server),
             Figure::ClientPeakBytes => Some(self.client_peak_bytes as f64),
             Figure::ServerPeakBytes => Some(self.server_peak_bytes as f64),
         }

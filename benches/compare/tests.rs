@@ -24,7 +24,7 @@ mod medians {
             seconds,
             moved_bytes: None,
             client_cpu_seconds: seconds,
-            server_cpu_seconds: seconds,
+            server_cpu_seconds: Some(seconds),
             client_peak_bytes: 0,
             server_peak_bytes: 0,
         }

@@ -240,11 +240,19 @@ impl Benchmark {
         }
     }
 
-    /// The command that brings the target back.
+    /// The command that brings the target back, to be pasted.
     fn remedy(&self) -> Vec<u8> {
         let copy = &self.config.copy;
-        let inplace: &[u8] = if copy.inplace { b"--inplace " } else { b"" };
-        [b"pdcp ", inplace, &copy.source_typed, b" ", &copy.target_typed].concat()
+        let mut words: Vec<&[u8]> = vec![b"pdcp"];
+        words.extend(copy.inplace.then_some(&b"--inplace"[..]));
+        words.extend(copy.plaintext.then_some(&b"--plaintext"[..]));
+        if let Some(key_file) = &copy.key_file {
+            words.extend([b"--key-file", key_file.as_os_str().as_bytes()]);
+        }
+        let names = [&copy.source_typed[..], &copy.target_typed];
+        words.extend(names.iter().any(|name| name.starts_with(b"-")).then_some(&b"--"[..]));
+        words.extend(names);
+        shlex::bytes::try_join(words).expect("what was typed holds no NUL")
     }
 }
 

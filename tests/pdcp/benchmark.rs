@@ -131,6 +131,7 @@ fn what_must_not_be_overwritten_is_refused_and_left_alone() {
     for way in WAYS {
         check(way, "source", "target", &["-B", "2"], 5, "nobody is here to be asked: --yes agrees");
         check(way, "source", "missing", &["-B", "2", "--yes"], 5, "copy it first: pdcp ");
+        check(way, "source", "not there", &["-B", "2", "--yes"], 5, "not there'");
         check(way, "source", "no/parent", &["-B", "2", "--yes"], 5, "copy it first: pdcp ");
         check(way, "source", "directory", &["-B", "2", "--yes"], 5, "copy it first: pdcp ");
         check(way, "source", "linked", &["-B", "2", "--yes"], 5, "--inplace updates");

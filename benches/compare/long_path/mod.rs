@@ -134,7 +134,7 @@ impl LongPath {
             seconds,
             moved_bytes: program.moved_bytes(&printed),
             client_cpu_seconds: client.cpu_seconds,
-            server_cpu_seconds: server.cpu_seconds,
+            server_cpu_seconds: Some(server.cpu_seconds),
             // A process begins with the peak of the one that starts it, and the relay's queues are in ours.
             client_peak_bytes: 0,
             server_peak_bytes: 0,

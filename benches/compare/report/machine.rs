@@ -32,11 +32,12 @@ impl Machine {
     /// `directory` is where files are copied; `programs` are those that took part, by name and path.
     pub(crate) fn look<'a>(directory: &Path, programs: impl Iterator<Item = (&'static str, &'a Path)>) -> Self {
         let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+        let top = env!("CARGO_MANIFEST_DIR");
         let memory = Meminfo::current().map(|memory| memory.mem_total);
         Self {
             date: first_line("date", &["+%F %R %z"]),
             command: format!("scripts/bench.sh {}", arguments.join(" ")).trim_end().into(),
-            commit: first_line("git", &["describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]),
+            commit: first_line("git", &["-C", top, "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]),
             cpu: cpu().unwrap_or_else(unknown),
             cores: thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: memory.unwrap_or(0),
