@@ -56,12 +56,18 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// It turns out that fewer connections are enough: gives back the workers that get none.
+    /// It turns out that fewer connections are enough: gives back the workers that get none, and of the others what is not
+    /// needed.
     pub(super) fn settle(&mut self, connections: u32) {
         while self.workers.len() > (connections as usize).max(1) {
             let last = self.workers.pop();
             last.into_iter().for_each(|at| self.give_back(at));
         }
+        let spread = u32::try_from(self.workers.len()).unwrap_or(u32::MAX);
+        let surplus = self.each.saturating_sub(connections.div_ceil(spread));
+        self.each -= surplus;
+        let mut loads = self.room.0.borrow_mut();
+        self.workers.iter().for_each(|at| loads[*at].connections -= surplus);
     }
 
     fn give_back(&self, at: usize) {
@@ -112,6 +118,21 @@ mod tests {
         let odd = room.take(101, 0).unwrap();
         assert_eq!((odd.connections, odd.each), (101, 51));
         assert_eq!(room.take(128, 0).unwrap().connections, 26);
+    }
+
+    #[test]
+    fn connections_that_turn_out_not_to_be_needed_are_there_for_others() {
+        let room = Rc::new(Room::new(2));
+        let mut place = room.take(128, 0).unwrap();
+        place.settle(7);
+        assert_eq!((place.workers.len(), place.each), (2, 4));
+        place.settle(128);
+        assert_eq!(place.each, 4, "what is given back is gone");
+        let load = Load { sessions: 1, connections: 4 };
+        assert_eq!(*room.0.borrow(), [load, load]);
+        place.settle(0);
+        drop(place);
+        assert!(room.0.borrow().iter().all(|load| *load == Load::default()));
     }
 
     #[test]
