@@ -25,6 +25,8 @@ pub(crate) struct Remote<'a> {
     rsync: Option<String>,
     /// A target that is missing needs a name that was not there: how many there were.
     targets: Cell<u32>,
+    /// Files of ours are there, and are not empty.
+    holds_files: Cell<bool>,
 }
 
 impl<'a> Remote<'a> {
@@ -32,7 +34,7 @@ impl<'a> Remote<'a> {
         let own = |address: &str| format!("{}/pdcp-bench-{}/", address.trim_end_matches('/'), std::process::id());
         let pdcp = own(address);
         println!("the other end's files are made in {pdcp}, and are empty in the end; unless interrupted");
-        Self { peers, pdcp, rsync: rsync.map(own), targets: Cell::new(0) }
+        Self { peers, pdcp, rsync: rsync.map(own), targets: Cell::new(0), holds_files: Cell::new(false) }
     }
 
     /// Makes the source of a pull, and with it the directory.
@@ -78,6 +80,7 @@ impl<'a> Remote<'a> {
             self.targets.set(count);
             self.push(&empty, &self.target())?;
         }
+        self.holds_files.set(false);
         Ok(())
     }
 
@@ -86,7 +89,16 @@ impl<'a> Remote<'a> {
     }
 
     fn push(&self, from: &Path, name: &str) -> Result<()> {
+        self.holds_files.set(true);
         run(self.peers.pdcp(&plain(), from.as_os_str(), format!("{}{name}", self.pdcp).as_ref()))
+    }
+}
+
+impl Drop for Remote<'_> {
+    fn drop(&mut self) {
+        if self.holds_files.get() {
+            eprintln!("files are left in {}", self.pdcp);
+        }
     }
 }
 

@@ -697,22 +697,8 @@ mod tests {
     }
 
     #[test]
-    fn where_little_differs_the_next_stripe_is_compared_by_signatures() {
+    fn where_little_differs_stripes_are_compared_by_signatures_until_much_of_one_has_come() {
         let mut it = ByHeads::comparing();
-        it.done(1, false);
-        it.reads(run(4, 4));
-        it.finishes(1, 0);
-        it.has(&[2]);
-        it.wants(2, false);
-    }
-
-    #[test]
-    fn a_stripe_is_compared_by_heads_as_soon_as_much_of_the_one_before_has_come() {
-        let mut it = ByHeads::new();
-        it.has(&[1]);
-        it.heads(run(4, 4), true);
-        it.wants(1, true);
-        it.signs(4);
         it.done(1, false);
         it.reads(run(4, 4));
         it.finishes(1, 0);
