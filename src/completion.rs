@@ -237,8 +237,9 @@ pub trait Completions {
     /// Reads the file's first bytes from `offset` on, as many as `into` has, if that takes no waiting for a disk. `false`:
     /// it does, or the file ends before. A plain call.
     fn peek(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> Result<bool, Errno>;
-    /// The first hole of the file in `offset..end`. A plain call.
-    fn next_hole(&mut self, file: FileId, offset: u64, end: u64) -> Result<Option<(u64, u64)>, Errno>;
+    /// The first hole of the file from `offset` on, as beginning and end: the one that `offset` lies in, or the next. A plain
+    /// call, which may have to go through all that the file system knows of the data before it.
+    fn next_hole(&mut self, file: FileId, offset: u64) -> Result<Option<(u64, u64)>, Errno>;
     /// Makes `bytes` from `offset` on read as zeros: as a hole, or as zeros written where holes are refused. A plain call.
     fn punch(&mut self, file: FileId, offset: u64, bytes: u64) -> Result<(), Errno>;
     /// Sets room aside for `bytes` from `offset` on, so that direct writes there need not wait for each other. A file

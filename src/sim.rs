@@ -441,10 +441,9 @@ impl Completions for Sim {
         Ok(!direct && !is_cold)
     }
 
-    fn next_hole(&mut self, file: FileId, offset: u64, end: u64) -> Result<Option<(u64, u64)>, Errno> {
+    fn next_hole(&mut self, file: FileId, offset: u64) -> Result<Option<(u64, u64)>, Errno> {
         let disk = &self.world.borrow().disks[self.files[file.0 as usize].unwrap().0];
-        let (offset, end) = (usize::try_from(offset).unwrap(), usize::try_from(end).unwrap());
-        let mut at = offset;
+        let (mut at, end) = (usize::try_from(offset).unwrap(), disk.bytes.len());
         while at < end && disk.data[at / PAGE] {
             at = (at / PAGE + 1) * PAGE;
         }

@@ -58,8 +58,8 @@ impl OpenFile {
         Ok(u32::try_from(moved).expect("at most a buffer"))
     }
 
-    /// The first hole in `offset..end`, cut to it. What lies behind the file's end is no hole of the file.
-    pub(super) fn next_hole(&self, offset: u64, end: u64) -> Result<Option<(u64, u64)>, Errno> {
+    /// The first hole from `offset` on. What lies behind the file's end is no hole of the file.
+    pub(super) fn next_hole(&self, offset: u64) -> Result<Option<(u64, u64)>, Errno> {
         if self.is_device {
             return Ok(None);
         }
@@ -69,15 +69,12 @@ impl OpenFile {
             Err(Error::NXIO | Error::INVAL | Error::OPNOTSUPP) => return Ok(None),
             Err(error) => return Err(errno(error)),
         };
-        if hole >= end {
-            return Ok(None);
-        }
         let hole_end = match seek(&self.descriptor, SeekFrom::Data(hole)) {
             Ok(data) => data,
             Err(Error::NXIO) => self.bytes()?, // no data up to the end, where SEEK_HOLE finds one in every file
             Err(error) => return Err(errno(error)),
         };
-        Ok((hole < hole_end).then_some((hole, hole_end.min(end))))
+        Ok((hole < hole_end).then_some((hole, hole_end)))
     }
 
     /// Makes zeros: a hole if the file system can.

@@ -276,8 +276,8 @@ impl Completions for Ring {
         self.files.at(file.0).peek(into, offset)
     }
 
-    fn next_hole(&mut self, file: FileId, offset: u64, end: u64) -> Result<Option<(u64, u64)>, Errno> {
-        self.files.at(file.0).next_hole(offset, end)
+    fn next_hole(&mut self, file: FileId, offset: u64) -> Result<Option<(u64, u64)>, Errno> {
+        self.files.at(file.0).next_hole(offset)
     }
 
     fn punch(&mut self, file: FileId, offset: u64, bytes: u64) -> Result<(), Errno> {

@@ -5,6 +5,7 @@
 //! the session's cursor, counters and pen. An error ends the guest's session and no other.
 
 mod connection;
+mod holes;
 pub mod inbox;
 mod line;
 mod share;
@@ -22,6 +23,7 @@ use crate::session::target::Target;
 use crate::session::{ProtocolError, Terms};
 use connection::{Bench, Connection, Context, Machines};
 use crossbeam_channel::Receiver;
+use holes::Holes;
 use inbox::{Ends, FileTerms, Job, Joined, Outcome, SessionKey, SessionShared, Start};
 use line::{Line, untag};
 use share::{Full, Shares};
@@ -86,6 +88,8 @@ struct OpenFile {
     bytes: u64,
     /// Extents that one connection may have read and not hashed.
     reads_max: usize,
+    /// Of a source.
+    holes: Holes,
 }
 
 /// A session's part on this worker, without its connections.
@@ -419,7 +423,7 @@ impl<C: Completions> Worker<C> {
             Mode::Buffered => 4,
             Mode::Direct => usize::MAX,
         };
-        Ok(Some(OpenFile { id, mode: *mode, bytes: *bytes, reads_max }))
+        Ok(Some(OpenFile { id, mode: *mode, bytes: *bytes, reads_max, holes: Holes::default() }))
     }
 
     fn close_files(&mut self, guest: &mut Guest<C>) {

@@ -119,10 +119,12 @@ impl<C: Completions> Connection<C> {
         let Some(action) = source.call(|source| source.poll(room))? else { return Ok(false) };
         match action {
             SourceAction::Map(stripe, run) => {
-                let id = guest.source.as_ref().expect("a source has a file").id;
-                let (mut from, end) =
-                    (offset_of(guest, run), offset_of(guest, run) + guest.terms.layout.run_bytes(run));
-                while let Some((hole, until)) = cx.backend.next_hole(id, from, end).map_err(WorkerError::Source)? {
+                let mut from = offset_of(guest, run);
+                let end = from + guest.terms.layout.run_bytes(run);
+                let OpenFile { id, holes, .. } = guest.source.as_mut().expect("a source has a file");
+                let mut next_hole =
+                    |from| holes.next(from, |from| cx.backend.next_hole(*id, from)).map_err(WorkerError::Source);
+                while let Some((hole, until)) = next_hole(from)?.filter(|(hole, _)| *hole < end) {
                     source.call(|source| source.handle(SourceEvent::Hole { from: hole, until }))??;
                     from = until;
                 }
