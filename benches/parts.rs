@@ -53,6 +53,10 @@ fn digests(criterion: &mut Criterion) {
         let mut digests = vec![Digest::default(); run.count as usize];
         group.throughput(Throughput::Bytes(extent_bytes.into()));
         group.bench_function(name, |b| b.iter(|| hash_blocks(&layout, run, black_box(&bytes), &mut digests)));
+        let zeros = vec![0; bytes.len()];
+        group.bench_function(format!("{name}, zeros"), |b| {
+            b.iter(|| hash_blocks(&layout, run, black_box(&zeros), &mut digests));
+        });
         group.bench_function(format!("{name}, hole"), |b| b.iter(|| hash_hole(&layout, run, &mut digests)));
         let bytes = content(UNCACHED_BYTES);
         let mut extents = bytes.chunks(extent_bytes as usize).cycle();

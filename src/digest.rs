@@ -5,15 +5,16 @@
 //! block. A value depends on its offset, so it cannot be used to find moved blocks.
 
 use crate::extent::{Layout, Run, StripeIndex};
-#[cfg(target_arch = "x86_64")]
-use crate::limits::BLOCK_BYTES_MAX;
-use crate::limits::{DIGEST_LEN, HEAD_BYTES, SIGNATURE_LEN};
+use crate::limits::{BLOCK_BYTES_MAX, DIGEST_LEN, HEAD_BYTES, SIGNATURE_LEN};
 use crate::method::Method;
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use std::fmt;
 
 #[cfg(target_arch = "x86_64")]
 mod lanes;
+
+/// Zeros hashed at once, in whole blocks.
+const HOLE_BYTES: u32 = 128 << 10;
 
 /// 32 bytes of BLAKE3.
 #[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
@@ -58,7 +59,7 @@ pub fn hash_blocks(layout: &Layout, run: Run, bytes: &[u8], digests: &mut [Diges
     let hashed = if layout.blocks() > 1 { hash_in_lanes(block_bytes, offset, bytes, digests) } else { 0 };
     offset += (hashed * block_bytes) as u64;
     for (block, digest) in bytes.chunks(block_bytes).zip(digests).skip(hashed) {
-        *digest = hash_block(layout, offset, |hasher| _ = hasher.update(block));
+        *digest = hash_block(layout, offset, block);
         offset += block.len() as u64;
     }
 }
@@ -96,33 +97,27 @@ fn hash_in_lanes(_: usize, _: u64, _: &[u8], _: &mut [Digest]) -> usize {
 
 /// Digests of the blocks of `run` if they are all zeros, hashed from a few pages that stay in the cache.
 pub fn hash_hole(layout: &Layout, run: Run, digests: &mut [Digest]) {
+    static ZEROS: [u8; BLOCK_BYTES_MAX as usize] = [0; BLOCK_BYTES_MAX as usize];
     assert_eq!(digests.len(), run.count as usize);
-    for (first, digest) in (run.first..).zip(digests) {
-        let block = Run { first, count: 1 };
-        let bytes = layout.run_bytes(block);
-        *digest = hash_block(layout, layout.offset(block), |hasher| update_zeros(hasher, bytes));
+    let at_once = (HOLE_BYTES / layout.block().bytes()).max(1);
+    for (first, digests) in (run.first..).step_by(at_once as usize).zip(digests.chunks_mut(at_once as usize)) {
+        let run = Run { first, count: u32::try_from(digests.len()).expect("at most `at_once`") };
+        let bytes = usize::try_from(layout.run_bytes(run)).expect("at most a block of 1 MiB");
+        hash_blocks(layout, run, &ZEROS[..bytes], digests);
     }
 }
 
-fn update_zeros(hasher: &mut blake3::Hasher, bytes: u64) {
-    static ZEROS: [u8; 16 << 10] = [0; 16 << 10];
-    let mut left = usize::try_from(bytes).expect("a block is small");
-    while left > 0 {
-        let now = left.min(ZEROS.len());
-        hasher.update(&ZEROS[..now]);
-        left -= now;
-    }
-}
-
-fn hash_block(layout: &Layout, offset: u64, update: impl FnOnce(&mut blake3::Hasher)) -> Digest {
-    let mut hasher = blake3::Hasher::new();
+fn hash_block(layout: &Layout, offset: u64, block: &[u8]) -> Digest {
     if layout.blocks() == 1 {
-        update(&mut hasher);
-        return Digest(*hasher.finalize().as_bytes());
+        return Digest(*blake3::hash(block).as_bytes());
     }
-    hasher.set_input_offset(offset);
-    update(&mut hasher);
-    Digest(hasher.finalize_non_root())
+    Digest(blake3::Hasher::new().set_input_offset(offset).update(block).finalize_non_root())
+}
+
+/// Whether all of these bytes are zeros. Mostly the first few say no.
+pub fn is_zeros(bytes: &[u8]) -> bool {
+    const ZEROS: [u8; 1 << 10] = [0; 1 << 10];
+    bytes.chunks(ZEROS.len()).all(|bytes| bytes == &ZEROS[..bytes.len()])
 }
 
 /// What the blocks of `run` are compared by, into `signatures`, one each. `bytes` and `digests` are theirs.

@@ -9,7 +9,7 @@
 //! The library has everything else: roots, what is left over at a file's end, CPUs without these registers. Names are
 //! those of BLAKE3's specification, section 2.
 
-use super::Digest;
+use super::{Digest, is_zeros};
 use crate::limits::DIGEST_LEN;
 use fearless_simd::{Avx512, Level, prelude::*, u8x32, u8x64, u32x16};
 use std::arch::x86_64::{
@@ -114,11 +114,15 @@ fn hash(cpu: Avx512, first_chunk: u64, groups: &[Group], height: u32, digests: &
         let mut count = LANES.min(groups.len());
         let (pairs, odd) = groups[..count].as_chunks();
         for (index, pair) in pairs.iter().enumerate() {
-            [nodes[2 * index], nodes[2 * index + 1]] = chunks(cpu, chunk, pair, &groups[2 * index + 2..]);
+            let next = &groups[2 * index + 2..];
+            // Zeros need not be added, and some files have long stretches of them.
+            let zeros = is_zeros(pair.as_flattened());
+            [nodes[2 * index], nodes[2 * index + 1]] =
+                if zeros { chunks(cpu, chunk, None, &[]) } else { chunks(cpu, chunk, Some(pair), next) };
             chunk += 2 * LANES as u64;
         }
         if let Some(odd) = odd.first_chunk() {
-            [nodes[count - 1]] = chunks(cpu, chunk, odd, &[]);
+            [nodes[count - 1]] = chunks(cpu, chunk, Some(odd), &[]);
         }
         // Half as many at each level, in the same order. Where they are odd, the last has nodes that nobody asks for.
         for _ in 0..height {
@@ -161,9 +165,9 @@ fn store(nodes: &Nodes, digests: &mut [Digest]) {
     }
 }
 
-/// The nodes of the chunks of `groups`. The first of `next` will be wanted after them, and are fetched meanwhile.
+/// The nodes of the chunks of `groups`, or of zeros. The first of `next` will be wanted after them, and are fetched meanwhile.
 #[inline(always)]
-fn chunks<const SETS: usize>(cpu: Avx512, chunk: u64, groups: &[Group; SETS], next: &[Group]) -> [Nodes; SETS] {
+fn chunks<const SETS: usize>(cpu: Avx512, chunk: u64, groups: Option<&[Group; SETS]>, next: &[Group]) -> [Nodes; SETS] {
     let mut nodes = [initial(cpu); SETS];
     let counters = array::from_fn(|set| counter(cpu, chunk + (set * LANES) as u64));
     let next = next.first_chunk::<SETS>();
@@ -179,10 +183,12 @@ fn chunks<const SETS: usize>(cpu: Avx512, chunk: u64, groups: &[Group; SETS], ne
             },
         );
         let mut messages = [[flags; 16]; SETS];
-        for set in 0..SETS {
-            messages[set] = lines(cpu, &groups[set], line);
+        if let Some(groups) = groups {
+            for set in 0..SETS {
+                messages[set] = lines(cpu, &groups[set], line);
+            }
         }
-        nodes = compress(cpu, &nodes, &messages, &counters, flags, ahead);
+        nodes = compress(cpu, &nodes, groups.map(|_| &messages), &counters, flags, ahead);
     }
     nodes
 }
@@ -272,7 +278,7 @@ fn parents(cpu: Avx512, left: &Nodes, right: &Nodes) -> Nodes {
 #[inline(always)]
 fn above(cpu: Avx512, message: Message) -> Nodes {
     let zero = Word::splat(cpu, 0);
-    let [nodes] = compress(cpu, &[initial(cpu)], &[message], &[[zero, zero]], Word::splat(cpu, PARENT), None);
+    let [nodes] = compress(cpu, &[initial(cpu)], Some(&[message]), &[[zero, zero]], Word::splat(cpu, PARENT), None);
     nodes
 }
 
@@ -285,7 +291,7 @@ fn initial(cpu: Avx512) -> Nodes {
 fn compress<const SETS: usize>(
     cpu: Avx512,
     nodes: &[Nodes; SETS],
-    messages: &[Message; SETS],
+    messages: Option<&[Message; SETS]>,
     counters: &[[Word; 2]; SETS],
     flags: Word,
     ahead: Ahead<'_, SETS>,
@@ -326,20 +332,22 @@ struct State<const SETS: usize> {
 fn round<const ROUND: usize, const SETS: usize>(
     cpu: Avx512,
     state: &mut State<SETS>,
-    messages: &[Message; SETS],
+    messages: Option<&[Message; SETS]>,
     ahead: Ahead<'_, SETS>,
 ) {
     fetch::<SETS>(cpu, ahead, 1 + ROUND);
     let order = const { &ORDER[ROUND] };
     // The compiler sees no reason to let compressions go side by side, as it counts registers: it would put one behind
     // the other. It has to believe that the messages may have changed, so that no round's loads leave it.
-    let messages = black_box(messages);
-    let words = |first: usize| array::from_fn(|set| array::from_fn(|column| messages[set][order[first + 2 * column]]));
+    let messages = messages.map(black_box);
+    let words = |first: usize| {
+        messages.map(|messages| array::from_fn(|set| array::from_fn(|column| messages[set][order[first + 2 * column]])))
+    };
     let State { a, b, c, d } = state;
-    mix(a, b, c, d, &words(0), &words(1));
+    mix(a, b, c, d, words(0), words(1));
     // Diagonals become columns, and back.
     (*b, *c, *d) = (rotated::<1, SETS>(b), rotated::<2, SETS>(c), rotated::<3, SETS>(d));
-    mix(a, b, c, d, &words(8), &words(9));
+    mix(a, b, c, d, words(8), words(9));
     (*b, *c, *d) = (rotated::<3, SETS>(b), rotated::<2, SETS>(c), rotated::<1, SETS>(d));
 }
 
@@ -350,17 +358,21 @@ fn mix<const SETS: usize>(
     b: &mut Row<SETS>,
     c: &mut Row<SETS>,
     d: &mut Row<SETS>,
-    x: &Row<SETS>,
-    y: &Row<SETS>,
+    x: Option<Row<SETS>>,
+    y: Option<Row<SETS>>,
 ) {
-    add(a, x);
+    if let Some(x) = &x {
+        add(a, x);
+    }
     add(a, b);
     xor(d, a);
     rotate_right::<16, SETS>(d);
     add(c, d);
     xor(b, c);
     rotate_right::<12, SETS>(b);
-    add(a, y);
+    if let Some(y) = &y {
+        add(a, y);
+    }
     add(a, b);
     xor(d, a);
     rotate_right::<8, SETS>(d);
@@ -413,7 +425,9 @@ mod tests {
             eprintln!("*** NOT SHOWN HERE: lanes of AVX-512: this CPU has none ***");
             return;
         };
-        let content = crate::digest::tests::content(33 * GROUP_BYTES as u64);
+        let mut content = crate::digest::tests::content(33 * GROUP_BYTES as u64);
+        // Pairs that are zeros, and one of which only the first half is.
+        content[4 * GROUP_BYTES..9 * GROUP_BYTES].fill(0);
         // Counters are two words: before, at and behind where the upper one begins to count.
         let four_tib = CHUNK_BYTES as u64 * (1 << 32);
         let group = GROUP_BYTES as u64;

@@ -137,6 +137,12 @@ impl Source {
         (&wanted.slate.table.digests[range.clone()], &wanted.slate.table.ours[range])
     }
 
+    /// Whether these blocks of a wanted stripe were taken as a hole, and hashed.
+    pub fn holds_hole(&self, run: Run) -> bool {
+        let covers = |held: Run| run.first >= held.first && run.end() <= held.end();
+        self.held.0.iter().any(|extent| extent.hole && extent.hashed && covers(extent.run))
+    }
+
     /// Whether blocks that are being read are to be compared by their heads.
     pub fn compares_heads(&self, run: Run) -> bool {
         self.wanted.iter().any(|wanted| wanted.heads && wanted.holds(run))

@@ -28,7 +28,7 @@ pub enum Event<'a> {
     Heads { run: Run, signatures: Option<&'a [Signature]> },
     /// An extent of the basis was read and hashed.
     Hashed { run: Run, digests: &'a [Digest], signatures: &'a [Signature] },
-    /// A frame came. Of a data frame every piece's hash and write will follow.
+    /// A frame came. Of data or holes, but in a dry run, [`Event::Arrived`] and [`Event::Written`] of each run will follow.
     Frame(Frame<'a>),
     /// Blocks that came, or that were made holes, were hashed.
     Arrived { run: Run, digests: &'a [Digest] },
@@ -47,8 +47,6 @@ pub enum Action<'a> {
     Read(Run),
     /// Send a frame.
     Send(Frame<'a>),
-    /// Hash these blocks as zeros and make them a hole: both [`Event::Arrived`] and [`Event::Written`] follow.
-    Punch(Run),
     /// A stripe is equal, written and proven.
     Finish(Finished),
     /// A stripe is not what the source says; it will be asked for once more.
@@ -114,7 +112,6 @@ pub struct Target {
     open: VecDeque<Open>,
     spare: Vec<Slate>,
     reading: Extents,
-    punch: VecDeque<Run>,
     /// Blocks that are equal by their heads: to be read and hashed.
     left_out: VecDeque<Run>,
     /// The cursor may have more.
@@ -135,7 +132,6 @@ impl Target {
             open: VecDeque::new(),
             spare: (0..STRIPES_OPEN_MAX).map(|_| slate()).collect(),
             reading: Extents::default(),
-            punch: VecDeque::new(),
             left_out: VecDeque::new(),
             more: true,
             heads: heads && !terms.dry_run,
@@ -204,9 +200,6 @@ impl Target {
                 return Some(action);
             }
         }
-        if let Some(run) = self.punch.pop_front() {
-            return Some(Action::Punch(run));
-        }
         if let Some(open) = self.open.iter().find(|open| open.by == By::UnreadHeads) {
             return Some(Action::ReadHeads(open.run));
         }
@@ -267,7 +260,7 @@ impl Target {
     }
 
     fn frame(&mut self, frame: Frame<'_>) -> Result<(), ProtocolError> {
-        let Self { terms, open, left_out, punch, .. } = self;
+        let Self { terms, open, left_out, .. } = self;
         match frame {
             Frame::Data { pieces, payload_bytes } if !terms.dry_run => {
                 let open = current(open, "data")?;
@@ -290,7 +283,6 @@ impl Target {
                     if !terms.dry_run {
                         open.unhashed += run.count;
                         open.unwritten += run.count;
-                        punch.push_back(*run);
                     }
                 }
                 Ok(())

@@ -295,12 +295,6 @@ impl Pair {
                 assert!(self.at_target.allows(Speaker::Target, &frame), "{frame:?}");
                 self.to_source.push_back(Packet::new(&frame, Vec::new()));
             }
-            TargetAction::Punch(run) => {
-                self.world.check(run);
-                let zeros = vec![0; run.count as usize];
-                self.target_work.push(TargetWork::Arrive(run, zeros.clone()));
-                self.target_work.push(TargetWork::Write(run, zeros));
-            }
             TargetAction::Finish(finished) => self.finish(finished),
             TargetAction::Again(stripe) => {
                 assert!(!self.again.contains(&stripe), "asked for again once");
@@ -349,14 +343,17 @@ impl Pair {
         let handled = self.target.handle(TargetEvent::Frame(frame));
         assert_eq!(handled.is_ok(), allowed, "{handled:?} to {frame:?}");
         handled?;
-        if let Frame::Data { pieces, .. } = frame {
-            let mut payload = packet.payload.into_iter().chain(std::iter::repeat(1));
-            for piece in pieces {
-                self.world.check(*piece);
-                let contents: Vec<u8> = payload.by_ref().take(piece.count as usize).collect();
-                self.target_work.push(TargetWork::Arrive(*piece, contents.clone()));
-                self.target_work.push(TargetWork::Write(*piece, contents));
-            }
+        let (runs, filling) = match frame {
+            Frame::Data { pieces, .. } => (pieces, 1),
+            Frame::Holes { runs } if !self.world.terms.dry_run => (runs, 0),
+            _ => return Ok(true),
+        };
+        let mut payload = packet.payload.into_iter().chain(std::iter::repeat(filling));
+        for run in runs {
+            self.world.check(*run);
+            let contents: Vec<u8> = payload.by_ref().take(run.count as usize).collect();
+            self.target_work.push(TargetWork::Arrive(*run, contents.clone()));
+            self.target_work.push(TargetWork::Write(*run, contents));
         }
         Ok(true)
     }

@@ -1,12 +1,13 @@
 //! Both ends here, source and target machine side by side: blocks of the basis that equal those which the source holds have
-//! the same digests, and those that do not have others, so they are compared and not hashed again.
+//! the same digests, and those that do not have others, so they are compared and not hashed again. A hole of the source's is
+//! held too, as zeros.
 //!
 //! For that the source goes ahead, by one extent. Past the page cache both read as far ahead as they can instead, since
 //! there the disk is what is waited for; what happens to be held by then is compared all the same.
 
-use super::{Connection, Context, Guest, OpenFile, WorkerError, part_of};
+use super::{Connection, Context, Guest, OpenFile, WorkerError, bytes_of, part_of};
 use crate::completion::{Completions, Mode};
-use crate::digest::Digest;
+use crate::digest::{Digest, is_zeros};
 use crate::extent::Run;
 
 impl<C: Completions> Connection<C> {
@@ -34,19 +35,24 @@ impl<C: Completions> Connection<C> {
     ) -> Result<bool, WorkerError> {
         let Some(source) = &mut self.source else { return Ok(false) };
         let covers = |held: Run| run.first >= held.first && run.end() <= held.end();
-        if !self.held.iter().any(|(held, _)| covers(*held)) {
+        let part = if self.held.iter().any(|(held, _)| covers(*held)) {
+            Some(part_of(guest, &self.held, run))
+        } else if source.0.holds_hole(run) {
+            None
+        } else {
             return Ok(false);
-        }
-        let part = part_of(guest, &self.held, run);
-        let held = &part.data[part.from as usize..part.until as usize];
-        *cx.quantum_bytes = cx.quantum_bytes.saturating_sub(part.until - part.from);
-        let block_bytes = guest.terms.layout.block().bytes() as usize;
-        let blocks = held.chunks(block_bytes).zip(bytes[..held.len()].chunks(block_bytes));
+        };
+        let held = part.as_ref().map(|part| &part.data[part.from as usize..part.until as usize]);
+        let basis = &bytes[..bytes_of(guest, run) as usize];
+        *cx.quantum_bytes = cx.quantum_bytes.saturating_sub(bytes_of(guest, run));
         let (digests, signatures) = source.call(|source| source.hashes(run))?;
         cx.bench.digests.clear();
         cx.bench.signatures.clear();
-        for ((held, basis), (digest, signature)) in blocks.zip(digests.iter().zip(signatures)) {
-            let is_equal = held == basis;
+        let mut from = 0;
+        let blocks = basis.chunks(guest.terms.layout.block().bytes() as usize);
+        for (basis, (digest, signature)) in blocks.zip(digests.iter().zip(signatures)) {
+            let is_equal = held.map_or_else(|| is_zeros(basis), |held| held[from..].starts_with(basis));
+            from += basis.len();
             cx.bench.digests.push(if is_equal { *digest } else { Digest::default() });
             cx.bench.signatures.push(if is_equal { *signature } else { signature.other() });
         }

@@ -44,7 +44,14 @@ impl<C: Completions> Connection<C> {
                     list.extend_from_slice(pieces);
                     line.announce(list, payload_bytes);
                 }
-                _ => target.call(|target| target.handle(TargetEvent::Frame(frame)))??,
+                _ => {
+                    target.call(|target| target.handle(TargetEvent::Frame(frame)))??;
+                    if let Frame::Holes { runs } = frame
+                        && !guest.terms.dry_run
+                    {
+                        self.work.extend(runs.iter().map(|run| Work::TargetHole(*run)));
+                    }
+                }
             },
             (None, Some(source)) => source.call(|source| source.handle(SourceEvent::Frame(frame)))??,
             (None, None) => return Err(ProtocolError::NotExpected("a frame").into()),
@@ -83,7 +90,6 @@ impl<C: Completions> Connection<C> {
                 (None, Some(source)) => source.call(|source| source.handle(SourceEvent::Frame(frame)))??,
                 (None, None) => unreachable!("a target has a line or a source beside it"),
             },
-            TargetAction::Punch(run) => self.work.push_back(Work::TargetHole(run)),
             TargetAction::Finish(finished) => {
                 let counters = &guest.shared.counters;
                 counters.add(Counter::MatchedBytes, finished.matched_bytes);
@@ -146,14 +152,18 @@ impl<C: Completions> Connection<C> {
                 },
                 (None, Some(target)) => {
                     target.call(|target| target.handle(TargetEvent::Frame(frame)))??;
-                    if let Frame::Data { pieces, .. } = frame {
-                        cx.bench.pieces.clear();
-                        cx.bench.pieces.extend_from_slice(pieces);
-                        for run in &cx.bench.pieces {
-                            let (digests, _) = source.call(|source| source.hashes(*run))?;
-                            target.call(|target| target.handle(TargetEvent::Arrived { run: *run, digests }))??;
-                            self.writes.push_back(Write::Bytes(*run, part_of(guest, &self.held, *run)));
-                        }
+                    let (runs, hole) = match frame {
+                        Frame::Data { pieces, .. } => (pieces, false),
+                        Frame::Holes { runs } if !guest.terms.dry_run => (runs, true),
+                        _ => return Ok(true),
+                    };
+                    cx.bench.runs.clear();
+                    cx.bench.runs.extend_from_slice(runs);
+                    for run in cx.bench.runs.iter().copied() {
+                        let (digests, _) = source.call(|source| source.hashes(run))?;
+                        target.call(|target| target.handle(TargetEvent::Arrived { run, digests }))??;
+                        let part = (!hole).then(|| part_of(guest, &self.held, run));
+                        self.writes.push_back(part.map_or(Write::Hole(run), |part| Write::Bytes(run, part)));
                     }
                 }
                 (None, None) => unreachable!("a source has a line or a target beside it"),

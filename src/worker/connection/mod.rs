@@ -44,7 +44,7 @@ pub(super) struct Bench {
     digests: Vec<Digest>,
     signatures: Vec<Signature>,
     scratch: Scratch,
-    pieces: Vec<Run>,
+    runs: Vec<Run>,
 }
 
 /// Operations of one connection on their way.
