@@ -388,17 +388,22 @@ fn basis(dice: &mut Dice, source: &Disk) -> Disk {
 }
 
 fn make_holes(dice: &mut Dice, disk: &mut Disk) {
+    let pages = disk.data.len();
+    disk.may_change = true;
+    if dice.one_in(3) {
+        // A comb: each extent of data is short.
+        let tooth = 1 + dice.below(8);
+        (0..pages).step_by(2 * tooth).for_each(|from| disk.punch(from * PAGE, (from + tooth).min(pages) * PAGE));
+    }
     for _ in 0..dice.below(6) {
-        let pages = disk.data.len();
         if pages > 0 {
             let from = dice.below(pages);
             let until = from + dice.below(pages - from + 1);
-            disk.may_change = true;
             disk.punch(from * PAGE, until * PAGE);
-            disk.may_change = false;
-            disk.writes = 0;
         }
     }
+    disk.may_change = false;
+    disk.writes = 0;
 }
 
 fn scenario(seed: u64) -> Scenario {

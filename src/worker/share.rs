@@ -129,7 +129,7 @@ const fn alone_bytes(buffers: usize, buffer_bytes: usize) -> usize {
 
 const _: () = assert!(
     alone_bytes(SMALL_BUFFERS, SMALL_BUFFER_BYTES) >= SIGNATURE_BATCH_BYTES as usize + 2 * SMALL_BUFFER_BYTES,
-    "with both ends here the source may hold a batch and one extent more, until it is signed, and the target has one"
+    "with both ends here the source holds a batch of full extents and one more, until it is signed, and the target has one"
 );
 const _: () = assert!(
     alone_bytes(LARGE_BUFFERS, LARGE_BUFFER_BYTES) >= SIGNATURE_BATCH_BYTES as usize + 2 * LARGE_BUFFER_BYTES,

@@ -97,6 +97,9 @@ fn a_hole_takes_the_place_of_old_data() {
         // Data where there was a hole.
         check(&[Data(1, 3 * MIB)], &[Hole(3 * MIB)], [0, 3 * MIB, 0], 3 * MIB);
         check(&[Data(1, MIB), Hole(2 * MIB)], &[Hole(3 * MIB)], [2 * MIB, MIB, 0], MIB);
+        // More of both, in what is signed at once, than a worker has buffers: with both ends local that stood still.
+        let comb: Vec<Part> = (0..96).flat_map(|tooth| [Data(tooth, 16 * KIB), Hole(16 * KIB)]).collect();
+        check(&comb, &[Data(99, 3 * MIB)], [0, 96 * 16 * KIB, 96 * 16 * KIB], 96 * 16 * KIB);
     }
 }
 

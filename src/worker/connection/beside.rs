@@ -11,14 +11,14 @@ use crate::digest::{Digest, is_zeros};
 use crate::extent::Run;
 
 impl<C: Completions> Connection<C> {
-    /// Whether the target's next read is put off until the source has hashed the same blocks. It gets there: it needs
-    /// nothing of the target for it but the signatures of what it holds, which go out before it has taken all buffers but one;
-    /// that one is the target's. Bounds in `share` see to it.
+    /// Whether the target's next read is put off until the source has hashed the same blocks. Not where the source has taken
+    /// all buffers but the target's, as it may wait for the signatures of what it holds: between holes extents are short, and
+    /// many go by before a batch is signed.
     pub(super) fn awaits_source(&self, guest: &Guest<C>) -> bool {
         let (Some(source), Some(target)) = (&self.source, &self.target) else { return false };
         let is_direct = |file: &OpenFile| file.mode == Mode::Direct;
         let reads_ahead = [&guest.source, &guest.target].into_iter().flatten().any(is_direct);
-        !reads_ahead && target.0.next_read().is_some_and(|block| !source.0.has_hashed(block))
+        !reads_ahead && !self.starved && target.0.next_read().is_some_and(|block| !source.0.has_hashed(block))
     }
 
     /// Puts digests and signatures of these bytes of the basis onto the bench, if the source holds the same blocks. Of one that

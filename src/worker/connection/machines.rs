@@ -112,7 +112,7 @@ impl<C: Completions> Connection<C> {
         let Self { source: Some(source), target, line, flight, .. } = self else { return Ok(false) };
         // The last one is for a target beside it: what it signs is what lets go of others.
         let leaves_one = target.is_some() && self.reading.basis == 0;
-        let (file, reading) = (guest.source.as_ref(), self.reading.source);
+        let (file, reading, was_starved) = (guest.source.as_ref(), self.reading.source, self.starved);
         let mut buffer = lease_extent(file, reading, leaves_one, guest, cx, &mut self.starved);
         let send = line.as_mut().is_none_or(|line| makes_room(line, guest, cx, &mut self.starved));
         let mut payload = None;
@@ -122,7 +122,10 @@ impl<C: Completions> Connection<C> {
         }
         let send = send && (payload.is_some() || line.as_ref().is_none_or(|line| !line.is_sealed()));
         let room = Room { read_blocks: blocks_in(guest, buffer.as_ref()), send };
-        let Some(action) = source.call(|source| source.poll(room))? else { return Ok(false) };
+        let Some(action) = source.call(|source| source.poll(room))? else {
+            // Now a target beside it need not await it any more.
+            return Ok(target.is_some() && self.starved && !was_starved);
+        };
         match action {
             SourceAction::Map(stripe, run) => {
                 let mut from = offset_of(guest, run);
