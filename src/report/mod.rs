@@ -12,6 +12,7 @@ mod session;
 use crate::control::{Progress, Record, Summary, Watch};
 use crate::failure::printable;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use rustix::termios::tcgetwinsize;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::net::SocketAddr;
@@ -19,6 +20,9 @@ use std::time::{Duration, Instant};
 
 /// Between two plain lines of progress where standard error is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// From here on a line of progress has room for everything.
+const WIDE_COLUMNS: u16 = 100;
 
 /// Tells people and programs how one run goes.
 #[derive(Debug)]
@@ -142,7 +146,7 @@ fn print_to(mut stream: impl Write, line: impl Display) {
 }
 
 fn bar(target: ProgressDrawTarget) -> ProgressBar {
-    let template = "{binary_bytes:>10} of {binary_total_bytes} [{wide_bar}] {percent:>3}%  \
+    let template = "{binary_bytes:>10}{total} [{wide_bar}] {percent:>3}%  \
         {binary_bytes_per_sec}  {msg} equal  ETA {left}{prefix}";
     let style = ProgressStyle::with_template(template).expect("a template that a test parses");
     let left = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
@@ -152,8 +156,17 @@ fn bar(target: ProgressDrawTarget) -> ProgressBar {
             _ => write!(out, "{:#}", HumanDuration(state.eta())),
         };
     };
-    let style = style.with_key("left", left).progress_chars("=> ");
+    let total = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let columns = tcgetwinsize(stderr()).map_or(0, |size| size.ws_col);
+        _ = out.write_str(&total(state.len().unwrap_or(0), columns));
+    };
+    let style = style.with_key("left", left).with_key("total", total).progress_chars("=> ");
     ProgressBar::with_draw_target(None, target).with_style(style).with_message("0%")
+}
+
+/// Of how much, where so many columns leave room for it beside a bar and the longest rest; a share is told in any case.
+fn total(bytes: u64, columns: u16) -> String {
+    if columns < WIDE_COLUMNS { String::new() } else { format!(" of {}", HumanBytes(bytes)) }
 }
 
 /// What a log shows instead of a bar.
@@ -217,6 +230,12 @@ mod tests {
         check(1000 * MIB, 1000 * MIB, 10, "1000.00 MiB of 1000.00 MiB done (100%), 100.00 MiB/s, 100% equal, ETA 0s");
         let limited = Progress { limit: Some(Limit::SourceDisk), ..Progress::default() };
         assert!(progress_line(limited, Duration::ZERO).ends_with("ETA 0s, limit: source disk"));
+    }
+
+    #[test]
+    fn a_narrow_terminal_has_a_bar_too() {
+        assert_eq!(total(5 * MIB, 100), " of 5.00 MiB");
+        assert_eq!(total(5 * MIB, 80), "");
     }
 
     #[test]
