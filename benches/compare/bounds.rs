@@ -29,6 +29,12 @@ pub(crate) enum Bounds {
 }
 
 impl Bounds {
+    /// What the bounds of a pair take at most, beside it in its directory.
+    pub(crate) fn scratch_bytes(arguments: &Arguments, source_bytes: u64) -> u64 {
+        let has_lanes = !arguments.no_ceiling && arguments.remote.is_none() && !arguments.cold;
+        if has_lanes { Ceiling::scratch_bytes(source_bytes) } else { 0 }
+    }
+
     /// Of a section that is measured with this pair.
     pub(crate) fn new(arguments: &Arguments, section: &Section, directory: &Path, pair: &Pair) -> Result<Self> {
         if arguments.no_ceiling || arguments.remote.is_some() || !section.is_bounded {

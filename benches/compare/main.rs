@@ -160,9 +160,22 @@ fn check_files(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// What all that was asked for takes at most: pairs stay to the end, what is measured beside them does not.
+fn scratch_bytes(arguments: &Arguments, sections: &[Section]) -> Result<u64> {
+    let lengths = arguments.files.iter().map(|file| Ok(file.metadata()?.len())).collect::<io::Result<Vec<_>>>()?;
+    let size = if sections.is_empty() { 0 } else { arguments.size };
+    let own = lengths.into_iter().max().unwrap_or(0); // only the target is ours, here and in the next line
+    let table = if arguments.innodb.is_some() { innodb::TABLE_BYTES } else { 0 };
+    let long_path = if arguments.long_path { long_path::SCRATCH_BYTES } else { 0 };
+    let beside = Bounds::scratch_bytes(arguments, size.max(own).max(table)).max(long_path);
+    Ok([size, size, own, table, beside].into_iter().fold(0, u64::saturating_add))
+}
+
 fn measure_sections(arguments: &Arguments, bench: &Bench, scene: &Scene, findings: &mut Findings) -> Result<()> {
+    let sections = rows::sections(arguments, bench.peers, bench.hosts.is_some());
+    scene.check_room(scratch_bytes(arguments, &sections)?)?;
     let mut pair: Option<Pair> = None;
-    for section in rows::sections(arguments, bench.peers, bench.hosts.is_some()) {
+    for section in sections {
         let bytes = arguments.size / section.part;
         let pair = match &mut pair {
             Some(pair) if pair.bytes == bytes => pair,

@@ -3,10 +3,11 @@
 //! A [`Pair`] is a source, which never changes, and a target. All lie in one scratch directory, which goes when its
 //! [`Scene`] does. Content is BLAKE3's stream, so nothing in it repeats, and no two changes have the same bytes.
 
-use crate::process::Result;
+use crate::process::{Error, Result};
+use procfs::{Current, Meminfo};
 use rustix::fs::{Advice, FsWord};
 use std::fs::{File, FileTimes, OpenOptions};
-use std::io::{Error, Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -21,6 +22,9 @@ const PAGE_BYTES: u64 = 4 << 10;
 /// page reporting). If that happens while a first copy runs, some of its pages cost ten times as much; by chance, so that
 /// programs are no longer comparable. Nothing is freed while we rest, and the copy has the two seconds for itself.
 const REST: Duration = Duration::from_millis(2500);
+
+/// What the programs themselves take at most. Guessed: both ends of pdcp with two workers each have 256 MiB of buffers.
+const PROGRAMS_BYTES: u64 = 1 << 30;
 
 /// Of linux/magic.h.
 const TMPFS_MAGIC: FsWord = 0x0102_1994;
@@ -58,7 +62,7 @@ impl Scene {
         let directory = tempfile::Builder::new()
             .prefix("pdcp-bench-")
             .tempdir_in(std::path::absolute(parent)?)
-            .map_err(|error| Error::new(error.kind(), format!("{}: {error}", parent.display())))?;
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", parent.display())))?;
         Ok(Self { directory })
     }
 
@@ -69,6 +73,24 @@ impl Scene {
 
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// That so many bytes more find room: a disk that is full in the middle costs minutes, and memory that is full costs
+    /// other programs their lives.
+    pub(crate) fn check_room(&self, bytes: u64) -> Result<()> {
+        let space = rustix::fs::statvfs(self.directory())?;
+        let mut free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
+        if self.is_in_memory()? {
+            let available_bytes = Meminfo::current().ok().and_then(|memory| memory.mem_available);
+            free_bytes = free_bytes.min(available_bytes.unwrap_or(u64::MAX).saturating_sub(PROGRAMS_BYTES));
+        }
+        if bytes <= free_bytes {
+            return Ok(());
+        }
+        let [wanted, free] = [bytes, free_bytes].map(|bytes| bytes as f64 / 1e9);
+        let place = self.directory().parent().unwrap_or(self.directory()).display();
+        let help = "a smaller --size or another --directory would do";
+        Err(Error::Usage(format!("{place}: {wanted:.2} GB are needed, and {free:.2} GB are free; {help}")))
     }
 
     /// A new source of `bytes` that nothing was ever like, and room for its target.
@@ -176,9 +198,9 @@ fn content(offset: u64, bytes: u64) -> Vec<u8> {
     content
 }
 
-fn remove_if_there(path: &Path) -> std::io::Result<()> {
+fn remove_if_there(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
@@ -186,7 +208,7 @@ fn remove_if_there(path: &Path) -> std::io::Result<()> {
 /// By plain reads and writes: a shared extent (reflink) would make the next write to it dearer. Over what is there: a file
 /// that is cut off first gets its memory anew, in another order each time, and is up to a fifth slower to read than the
 /// source and the ceiling's files, which keep theirs.
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut from = File::open(from)?;
     let mut to = OpenOptions::new().write(true).create(true).truncate(false).open(to)?;
     let mut buffer = piece();
@@ -200,7 +222,7 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     to.set_len(bytes)
 }
 
-fn are_equal(left: &Path, right: &Path) -> std::io::Result<bool> {
+fn are_equal(left: &Path, right: &Path) -> io::Result<bool> {
     let (left, right) = (File::open(left)?, File::open(right)?);
     let bytes = left.metadata()?.len();
     if right.metadata()?.len() != bytes {

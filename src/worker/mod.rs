@@ -113,7 +113,7 @@ struct Guest<C: Completions> {
     ended: bool,
     /// Bytes that the kernels of our peers took and gave when we last looked.
     moved: u64,
-    /// Of the time at work that is not yet counted: writing.
+    /// Of the time at work that is not yet counted: writing, but to a file system that is memory.
     writing_ns: u64,
     outbox: VecDeque<Outcome>,
     backend: std::marker::PhantomData<C>,

@@ -4,6 +4,7 @@
 use crate::rig::{KIB, MIB, Part, Process, Rig, Run, Server, Way, assert_equal, digest, key_file, pdcp, remote, run};
 use std::ffi::OsStr;
 use std::fs::File;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 const SOURCE: [Part; 1] = [Part::Data(1, MIB)];
@@ -214,4 +215,27 @@ fn a_map_tells_who_wants_details_where_the_changes_lay() {
         run.ends_with(0);
         run.tells("changes: [.##:]");
     }
+}
+
+#[test]
+fn where_both_files_are_in_memory_no_disk_is_said_to_limit() {
+    if !Path::new("/dev/shm").is_dir() {
+        return eprintln!("SKIPPED: there is no /dev/shm, so no place in memory");
+    }
+    let rig = Rig::in_memory();
+    rig.make("source", &[Part::Data(1, 64 * MIB)]);
+    for way in Way::ALL {
+        rig.remove("target");
+        let run = rig.copy(way, "source", "target", &["-v"]);
+        run.ends_with(0);
+        let shares = run.stderr.lines().filter(|line| line.contains("time of the ")).map(disk_percent);
+        let most = shares.max().expect("-v tells them");
+        assert!(most < 10, "but for giving it its name, {run}");
+    }
+}
+
+/// Of `12% hashing, 3% source disk, 4% target disk, 5% waiting for the other end` the second and the third, together.
+fn disk_percent(shares: &str) -> u32 {
+    let percent = |of: &str| shares.split(", ").find_map(|share| share.strip_suffix(of)?.parse::<u32>().ok());
+    percent("% source disk").unwrap() + percent("% target disk").unwrap()
 }

@@ -118,6 +118,11 @@ pub(crate) struct Ceiling {
 }
 
 impl Ceiling {
+    /// What its files take at most, for a source of so many bytes: the lanes' targets, the one inode, and a new file.
+    pub(crate) fn scratch_bytes(source_bytes: u64) -> u64 {
+        3 * source_bytes.min(SAMPLE_BYTES)
+    }
+
     /// Measures in `directory`, with `source_file`, which should be in the page cache, and this pdcp.
     pub(crate) fn new(directory: &Path, source_file: &Path, pdcp: &Pdcp) -> io::Result<Self> {
         let cores = core_affinity::get_core_ids().ok_or_else(|| io::Error::other("no cores to pin lanes to"))?;

@@ -27,6 +27,8 @@ const SHAPE: Shape =
 /// What it can carry at most as bytes of a file, on an Ethernet; a copy should reach nine tenths of it, start included.
 const FILE_BITS_PER_SECOND: f64 = 949e6;
 const FILE_BYTES: u64 = 1_000_000_000;
+/// What its files take.
+pub(crate) const SCRATCH_BYTES: u64 = 2 * FILE_BYTES;
 /// The server's; in a namespace of our own nobody else has it.
 const PORT: u16 = 9000;
 /// A copy takes ten seconds over many connections, and some twenty over one.

@@ -599,7 +599,9 @@ impl<C: Completions> Connection<C> {
                 }
             }
         }
-        guest.writing_ns += cx.backend.now_ns().saturating_sub(began_ns);
+        if mode != Mode::Memory {
+            guest.writing_ns += cx.backend.now_ns().saturating_sub(began_ns);
+        }
         Ok(true)
     }
 }
