@@ -264,7 +264,8 @@ pub const REFUSED_LINES_BURST: u32 = 100;
 pub const REFUSED_LINES_MS: u64 = 1_000;
 /// Between two lines that say how many more there were.
 pub const TELL_COUNTS_MS: u64 = 60_000;
-/// Outcomes of one session on their way to control. A worker that finds the queue full holds them and takes no new stripe.
+/// Outcomes of one session on their way to control. A worker that finds the queue full holds them, takes no new stripe and
+/// sends nothing.
 pub const OUTCOMES_MAX: usize = 1024;
 /// Jobs on their way to one worker.
 pub const JOBS_MAX: usize = 1024;

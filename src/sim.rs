@@ -176,6 +176,11 @@ impl World {
         true
     }
 
+    /// Whether control has no time now for what its workers say.
+    fn is_behind(&mut self) -> bool {
+        self.rough && !self.dice.one_in(8)
+    }
+
     /// How many of `most` bytes an operation moves this time, at least 1.
     fn some_of(&mut self, most: usize) -> usize {
         if most <= 1 || !self.rough || self.dice.one_in(3) { most } else { 1 + self.dice.below(most) }

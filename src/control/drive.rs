@@ -13,7 +13,7 @@ use crate::counters::Counter;
 use crate::digest::Digest;
 use crate::entry::Metadata;
 use crate::failure::{Failure, Kind};
-use crate::limits::TICK_MS;
+use crate::limits::{OUTCOMES_MAX, TICK_MS};
 use crate::ring::{Ring, choose_mode};
 use crate::root::{Left, RootError, Source, Target};
 use crate::session::Terms;
@@ -108,7 +108,8 @@ impl Workers {
     ) -> Self {
         let key = SessionKey(NEXT_KEY.fetch_add(1, Ordering::Relaxed));
         let bell = Arc::clone(bell);
-        let (shared, outcomes) = SessionShared::new(stripes, Waker(Arc::new(move || bell.notify_one())));
+        let bell = Waker(Arc::new(move || bell.notify_one()));
+        let (shared, outcomes) = SessionShared::new(stripes, OUTCOMES_MAX, bell);
         let mut shares: Vec<Vec<Joined<OwnedFd>>> = mailboxes.iter().map(|_| Vec::new()).collect();
         for joined in sockets {
             shares[joined.number as usize % mailboxes.len()].push(joined);

@@ -23,6 +23,8 @@ use std::sync::Arc;
 const MIB: usize = 1 << 20;
 /// Rounds after which a run that has not ended never will: hundreds of times what the slowest needs.
 const ROUNDS_MAX: usize = 400_000;
+/// As few as possible, so that workers often have more to say than finds room: who cannot start says two things at once.
+const OUTCOMES_MAX: usize = 2;
 
 /// What one run is made of.
 #[derive(Clone, Debug)]
@@ -41,6 +43,8 @@ struct Scenario {
     at_once: usize,
     /// Rounds until the target is marked unfinished.
     mark_rounds: usize,
+    /// The source's control is held up: it listens to its workers only when the target says something.
+    deaf_source: bool,
     whole_file: bool,
     dry_run: bool,
     /// Both ends in one process, without a network.
@@ -80,6 +84,8 @@ struct End {
     outcomes: Receiver<Outcome>,
     mailboxes: Vec<Mailbox<Sim>>,
     mark_rounds: usize,
+    /// It listens to its workers only when the other side says something, until that is more than a beat.
+    deaf: bool,
     /// Rounds until the target is marked, once that has begun.
     marking: Option<usize>,
     /// The session on the workers; another one while it reads back.
@@ -95,8 +101,8 @@ impl End {
         self.mailboxes.iter().for_each(|mailbox| mailbox.post(job(self.key)));
     }
 
-    /// Gives the course what the workers said, and does what it asks for.
-    fn act(&mut self, world: &RefCell<World>) {
+    /// Gives the course what the workers said.
+    fn listen(&mut self) {
         while let Ok(outcome) = self.outcomes.try_recv() {
             self.course.handle(match outcome {
                 Outcome::Stripe(finished) => Event::Stripe(finished),
@@ -106,6 +112,13 @@ impl End {
                 Outcome::Failed(error) => Event::Failed(Failure::new(kind(error), error.to_string())),
                 Outcome::Ended => Event::WorkerEnded,
             });
+        }
+    }
+
+    /// Listens, unless control is kept from it, and does what the course asks for.
+    fn act(&mut self, world: &RefCell<World>) {
+        if !self.deaf && !world.borrow_mut().is_behind() {
+            self.listen();
         }
         if let Some(rounds) = self.marking.take() {
             self.marking = rounds.checked_sub(1);
@@ -141,7 +154,7 @@ impl End {
                 });
             }
             Action::ReadBack(stripes) => {
-                let (shared, outcomes) = SessionShared::new(stripes.len() as u64, Waker(Arc::new(|| {})));
+                let (shared, outcomes) = SessionShared::new(stripes.len() as u64, OUTCOMES_MAX, Waker(Arc::new(|| {})));
                 self.key = SessionKey(self.key.0 + 1);
                 let bytes = self.terms.layout.file_bytes();
                 world.borrow_mut().disks[1].bytes.resize(usize::try_from(bytes).unwrap(), 0);
@@ -224,7 +237,7 @@ fn set_up(scenario: &Scenario, world: &Rc<RefCell<World>>) -> (Vec<End>, Vec<Wor
     let mut workers = Vec::new();
     let mut sides = Vec::new();
     for (role, ends) in ends {
-        let (shared, outcomes) = SessionShared::new(layout.stripes(), Waker(Arc::new(|| {})));
+        let (shared, outcomes) = SessionShared::new(layout.stripes(), OUTCOMES_MAX, Waker(Arc::new(|| {})));
         let key = SessionKey(workers.len() as u64 * 10);
         let mut mailboxes = Vec::new();
         for worker in 0..scenario.workers {
@@ -268,6 +281,7 @@ fn set_up(scenario: &Scenario, world: &Rc<RefCell<World>>) -> (Vec<End>, Vec<Wor
             outcomes,
             mailboxes,
             mark_rounds,
+            deaf: scenario.deaf_source && role == Role::Source,
             marking,
             key,
             terms,
@@ -293,6 +307,8 @@ fn carry(sides: &mut [End], world: &RefCell<World>, control_lives: &mut bool) {
             *control_lives = false;
         }
         if *control_lives {
+            to.listen(); // what its workers said comes first
+            to.deaf &= matches!(message, Message::Beat(_));
             to.course.handle(Event::Message(message));
         }
     }
@@ -322,7 +338,10 @@ fn run(scenario: &Scenario) -> Report {
         let one_left = sides.iter().any(|side| side.end.is_some() && side.said.is_empty());
         if (!control_lives || one_left) && !gone_told {
             gone_told = true;
-            sides.iter_mut().for_each(|side| side.course.handle(Event::PeerGone("closed".into())));
+            for side in &mut sides {
+                side.listen();
+                side.course.handle(Event::PeerGone("closed".into()));
+            }
         }
         let now_ms = world.borrow().now_ms;
         if round % 20 == 0 {
@@ -452,6 +471,7 @@ fn scenario(seed: u64) -> Scenario {
         rough: !dice.one_in(4),
         at_once: 1 + dice.below(4),
         mark_rounds: [0, 20, 500][dice.below(3)],
+        deaf_source: false,
     }
 }
 
@@ -612,6 +632,17 @@ fn whoever_waits_to_write_is_told_also_when_it_is_not_his_turn() {
     assert!(report.committed.is_some(), "{:?}", report.ends);
 }
 
+/// Trigger: a source's control is held up, and more stripes are finished than it can be told. Damage: the target said that it
+/// has all, and was called a liar, as control had not heard of the last ones. Cure: nothing is sent before control can hear of it.
+#[test]
+fn a_source_whose_control_is_held_up_believes_the_target() {
+    let source = Disk::new(vec![7; 8 * OUTCOMES_MAX * MIB]);
+    let scenario = Scenario { basis: Some(source.clone()), source, deaf_source: true, rough: false, ..plain(1) };
+    let report = run(&scenario);
+    judge(&scenario, &report);
+    assert!(report.committed.is_some(), "{:?}", report.ends);
+}
+
 /// Trigger: two sessions on one worker, and another worker wrote for one of them when this one had something to write.
 /// Damage: it wrote when its worker had nothing else to do, which beside busy sessions may be never. Cure: it tries again
 /// in each turn, and waits for the pen after some.
@@ -627,7 +658,7 @@ fn who_could_not_write_does_so_although_others_keep_its_worker_busy() {
     let mut worker = Worker::new(backend, jobs);
     let session = |disk: usize, bytes: usize, basis_bytes: u64| {
         let layout = Layout::checked(bytes as u64, BlockSize::default(), MIB as u64).unwrap();
-        let (shared, outcomes) = SessionShared::new(layout.stripes(), Waker(Arc::new(|| {})));
+        let (shared, outcomes) = SessionShared::new(layout.stripes(), OUTCOMES_MAX, Waker(Arc::new(|| {})));
         let mode = Mode::Buffered;
         let (source, target) = (file(disk, mode, bytes as u64), Some(file(disk + 1, mode, basis_bytes)));
         mailbox.post(Job::Start(Box::new(Start {
@@ -726,6 +757,7 @@ fn plain(connections: usize) -> Scenario {
         workers: 1,
         at_once: usize::MAX,
         mark_rounds: 0,
+        deaf_source: false,
         whole_file: false,
         dry_run: false,
         local: false,

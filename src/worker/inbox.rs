@@ -8,7 +8,7 @@ use crate::completion::{Completions, Errno, Mode, Waker};
 use crate::counters::Counters;
 use crate::digest::Digest;
 use crate::extent::StripeIndex;
-use crate::limits::{CONNECTIONS_MAX, JOBS_MAX, OUTCOMES_MAX, STRIPES_OPEN_MAX};
+use crate::limits::{CONNECTIONS_MAX, JOBS_MAX, STRIPES_OPEN_MAX};
 use crate::seal::Duplex;
 use crate::session::{Finished, Terms};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -118,9 +118,9 @@ pub struct SessionShared {
 }
 
 impl SessionShared {
-    /// With stripes `0..stripes` to be taken; `bell` is rung when there is an outcome.
-    pub fn new(stripes: u64, bell: Waker) -> (Arc<Self>, Receiver<Outcome>) {
-        let (outcomes, inbox) = bounded(OUTCOMES_MAX);
+    /// With stripes `0..stripes` to be taken; `bell` is rung when there is an outcome, of which `outcomes_max` can wait.
+    pub fn new(stripes: u64, outcomes_max: usize, bell: Waker) -> (Arc<Self>, Receiver<Outcome>) {
+        let (outcomes, inbox) = bounded(outcomes_max);
         let shared = Self {
             counters: Counters::default(),
             cursor: Cursor::new(stripes),

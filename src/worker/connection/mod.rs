@@ -456,7 +456,10 @@ impl<C: Completions> Connection<C> {
             }
         }
         if let Some(line) = self.line.as_mut().filter(|_| !self.draining) {
-            if let Some(send) = line.flush() {
+            // Control is told first: the peer's control may answer what is sent before ours has heard of it.
+            if guest.outbox.is_empty()
+                && let Some(send) = line.flush()
+            {
                 self.flight.push(cx.backend, What::Send, 0, send);
             }
             if let Some(receive) = line.receive() {
