@@ -141,7 +141,7 @@ impl Tls {
         self.take_output()
     }
 
-    /// Takes bytes of the socket, and appends what they mean to `plain`.
+    /// Takes bytes of the socket, and appends what they mean to `plain`. Behind the peer's goodbye TLS takes no more.
     fn take_input(&mut self, mut bytes: &[u8], plain: &mut BytesMut) -> Result<(), LinkError> {
         while !bytes.is_empty() && !self.over {
             // A slice cannot fail; a connection that takes no more has messages to be processed.
@@ -151,7 +151,7 @@ impl Tls {
             let start = plain.len();
             plain.resize(start + there, 0);
             let read = self.connection.reader().read_exact(&mut plain[start..]);
-            if taken.is_err() || read.is_err() {
+            if taken.is_err() || read.is_err() || state.peer_has_closed() {
                 return Err(LinkError::Closed);
             }
         }

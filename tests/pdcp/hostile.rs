@@ -4,6 +4,7 @@
 
 mod changed;
 mod control;
+mod goodbyes;
 mod greetings;
 mod guests;
 mod middle;
@@ -71,6 +72,11 @@ fn a_server_is_not_impressed_by_strangers() {
         starts::starts(server);
         starts::sealed(server);
     });
+}
+
+#[test]
+fn a_goodbye_is_the_end_whatever_comes_behind_it() {
+    on_server(goodbyes::goodbyes);
 }
 
 #[test]

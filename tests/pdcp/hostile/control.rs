@@ -74,6 +74,15 @@ impl Control {
         self.tls.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0)
     }
 
+    /// TLS's goodbye with these bytes behind it, in one segment. What is left is the socket, open in both directions.
+    pub(super) fn say_goodbye(mut self, behind: &[u8]) -> TcpStream {
+        self.tls.send_close_notify();
+        let mut words = Vec::new();
+        self.tls.write_tls(&mut words).unwrap();
+        self.socket.write_all(&[&words, behind].concat()).unwrap();
+        self.socket
+    }
+
     pub(super) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.socket.shutdown(how)
     }

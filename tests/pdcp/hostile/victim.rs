@@ -74,6 +74,17 @@ impl Server {
         }
     }
 
+    /// It tells, before long, a line with all of these words.
+    #[track_caller]
+    pub(super) fn assert_tells(&self, words: &[&str]) {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        let is_told = || self.log.lock().unwrap().lines().any(|line| words.iter().all(|word| line.contains(word)));
+        while !is_told() {
+            assert!(Instant::now() < deadline, "not a word of {words:?}: {}", self.log.lock().unwrap());
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+
     /// It lives, says no word of a panic, and stops in good order.
     #[track_caller]
     pub(super) fn stop(mut self) {
