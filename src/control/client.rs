@@ -306,7 +306,7 @@ impl Copy {
         let peer = remote.name();
         let identity = ClientIdentity::load(self.config.key_file.as_deref())?;
         let (host, port) = (remote.host.clone(), remote.port);
-        let socket = blocking(move || dial::connect(&host, port)).await;
+        let socket = link::detached(move || dial::connect(&host, port)).await;
         let socket = socket.map_err(|text| Failure::about(Kind::Unreachable, &peer, text))?;
         let address =
             socket.peer_addr().map_err(|error| Failure::about(Kind::Unreachable, &peer, error.to_string()))?;
@@ -348,7 +348,7 @@ impl Copy {
             watch.warn(&text);
         }
         // Looked for only where it can be: the server does the same.
-        let neighbours = same_host && blocking(move || neighbour::meet(&secret)).await;
+        let neighbours = same_host && link::detached(move || neighbour::meet(&secret)).await;
         let sealing = Sealing::agreed(welcome.cipher, !neighbours);
         watch.detail(&match sealing {
             Sealing::Sealed(_) => format!("sealed with {}", sealing.name()),

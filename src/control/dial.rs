@@ -1,6 +1,7 @@
 //! Reaching a server: names to addresses to sockets, and data connections joined to their session. Plain blocking calls, on
-//! threads that may block.
+//! threads that nobody waits for.
 
+use super::link;
 use crate::limits::{CONNECT_MS, JOIN_MS, PROOF_LEN};
 use crate::seal::{Cipher, ConnectionSecret, Secret, Side, same_proof};
 use crate::wire::{
@@ -49,16 +50,15 @@ pub(super) async fn join(
     let dialled: Vec<_> = (0..count)
         .map(|number| {
             let secret = secret.clone();
-            tokio::task::spawn_blocking(move || join_one(address, session, &secret, number))
+            link::detached(move || join_one(address, session, &secret, number))
         })
         .collect();
     let mut joined = Vec::with_capacity(dialled.len());
     let mut last_error = String::new();
     for socket in dialled {
         match socket.await {
-            Ok(Ok(seated)) => joined.push(seated),
-            Ok(Err(error)) => last_error = error.to_string(),
-            Err(_) => last_error = "an internal error".into(),
+            Ok(seated) => joined.push(seated),
+            Err(error) => last_error = error.to_string(),
         }
     }
     (joined, last_error)
@@ -84,7 +84,7 @@ fn join_one(address: SocketAddr, session: SessionId, secret: &Secret, number: u3
     let patience = Duration::from_millis(JOIN_MS);
     let deadline = Instant::now() + patience;
     let mut socket = TcpStream::connect_timeout(&address, patience)?;
-    super::link::tune_data(&socket)?;
+    link::tune_data(&socket)?;
     let greeting = read_by::<GREETING_LEN>(&mut socket, deadline)?;
     let challenge = decode_greeting(&greeting).map_err(io::Error::other)?;
     let secret = secret.connection(&challenge, number);

@@ -49,6 +49,14 @@ pub(super) fn spawn(task: impl Future<Output = ()> + 'static) {
     drop(tokio_uring::spawn(task));
 }
 
+/// Begins a blocking call on a thread that nobody has to wait for, as the end of a runtime waits for its own: who is told to
+/// stop awaits neither a name nor a host that does not answer.
+pub(super) fn detached<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> {
+    let (tell, told) = oneshot::channel();
+    std::thread::spawn(move || tell.send(call()));
+    async { told.await.expect("a blocking call does not panic") }
+}
+
 /// Why a link is of no more use.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum LinkError {
@@ -522,4 +530,33 @@ pub(super) fn before_welcome(error: &LinkError, is_greeted: bool, peer: &[u8]) -
         LinkError::Silent => (Kind::Unreachable, "the server does not answer".into()),
     };
     Failure::about(kind, peer, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    /// Trigger: Ctrl-C while a host does not answer. Damage: the end waited for the attempt, and signals had nobody left to
+    /// hear them. Cure: a thread of its own.
+    #[test]
+    fn nobody_waits_for_a_call_that_nobody_wants_any_more() {
+        let (finish, finished) = channel::<()>();
+        let (tell, told) = channel();
+        let call = move || {
+            _ = finished.recv_timeout(Duration::from_secs(20));
+            _ = tell.send(());
+        };
+        let first = run(async {
+            tokio::select! {
+                biased;
+                () = detached(call) => "the call",
+                () = tokio::task::yield_now() => "the end",
+            }
+        });
+        assert_eq!(first.unwrap(), "the end");
+        assert!(told.try_recv().is_err(), "it was waited for");
+        drop(finish);
+        assert_eq!(told.recv(), Ok(()), "it does end");
+    }
 }
