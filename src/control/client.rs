@@ -459,24 +459,18 @@ fn similarity(matched_bytes: u64, source_bytes: u64) -> f64 {
 /// Somebody asks us to stop: why, and the signal.
 pub(super) type Stop = Option<(Failure, i32)>;
 
-/// Signals are heeded from now on.
+/// Signals are heeded from now on: the first stops the copy and leaves it resumable; the second, or one that comes when there
+/// is nothing to stop any more, ends the program at once.
 pub(super) fn until_signalled() -> Result<told::Receiver<Stop>, Failure> {
     let (stop, stopped) = told::channel(None);
-    // Taken here and not by the task, which runs when it is its turn.
-    let signals = Signals::new().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
-    link::spawn(heed(signals, stop));
-    Ok(stopped)
-}
-
-/// The first signal stops the copy and leaves it resumable, the second ends the program at once.
-async fn heed(mut signals: Signals, stop: told::Sender<Stop>) {
-    loop {
-        let number = signals.next().await;
-        if stop.borrow().is_some() {
+    let heed = move |number| {
+        let is_second = stop.borrow().is_some();
+        if is_second || stop.send(Some((Failure::new(Kind::Interrupted, "interrupted"), number))).is_err() {
             std::process::exit(128 + number);
         }
-        _ = stop.send(Some((Failure::new(Kind::Interrupted, "interrupted"), number)));
-    }
+    };
+    Signals::each(heed).map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
+    Ok(stopped)
 }
 
 pub(super) async fn told_to_stop(stop: &mut told::Receiver<Stop>) -> Failure {

@@ -22,6 +22,25 @@ impl Signals {
         })
     }
 
+    /// Has them heeded by a thread that lives as long as the process, whatever else is kept waiting: by a terminal that is
+    /// stopped, for one.
+    pub(super) fn each(mut heed: impl FnMut(i32) + Send + 'static) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        // Taken here and not by the thread, which runs when it is its turn.
+        let mut signals = {
+            let _runtime = runtime.enter();
+            Self::new()?
+        };
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                loop {
+                    heed(signals.next().await);
+                }
+            });
+        });
+        Ok(())
+    }
+
     /// The number of the next one that asks us to stop.
     pub(super) async fn next(&mut self) -> i32 {
         tokio::select! {

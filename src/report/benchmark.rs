@@ -2,14 +2,13 @@
 //!
 //! The overview is what the run was for, so it is printed also with `-q`.
 
-use super::{HumanBytes, Meter, Report, print_to};
+use super::{HumanBytes, Report, print_to};
 use crate::control::Watch;
 use crate::control::benchmark::{Audience, Level};
 use crate::failure::printable;
 use crate::limits::ANSWER_BYTES_MAX;
 use serde::Serialize;
 use std::io::{BufRead, IsTerminal, Read, Write, stderr, stdin, stdout};
-use std::time::Instant;
 
 impl Audience for Report {
     fn agrees(&mut self, what_will_happen: &str) -> Option<bool> {
@@ -43,21 +42,6 @@ impl Audience for Report {
             self.headed = true;
         }
         print_to(stdout(), row(level));
-    }
-}
-
-impl Meter {
-    /// The next copy has a progress of its own.
-    fn begin_again(&mut self) {
-        match self {
-            Meter::Nothing => {}
-            Meter::Bar(bar) => {
-                bar.finish_and_clear();
-                *self = Meter::new();
-            }
-            // Lines keep their pace: a copy may take less than the time between two.
-            Meter::Lines { began, .. } => *began = Instant::now(),
-        }
     }
 }
 

@@ -7,22 +7,17 @@
 mod benchmark;
 mod closing;
 mod json;
+mod meter;
 mod session;
 
 use crate::control::{Progress, Record, Summary, Watch};
 use crate::failure::printable;
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use rustix::termios::tcgetwinsize;
+use indicatif::{HumanBytes, HumanDuration};
+use meter::Meter;
 use std::fmt::Display;
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::{Write, stdout};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-
-/// Between two plain lines of progress where standard error is no terminal.
-const LINE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// From here on a line of progress has room for everything.
-const WIDE_COLUMNS: u16 = 100;
+use std::time::Duration;
 
 /// Tells people and programs how one run goes.
 #[derive(Debug)]
@@ -35,30 +30,11 @@ pub struct Report {
     headed: bool,
 }
 
-/// How progress is shown.
-#[derive(Debug)]
-enum Meter {
-    Nothing,
-    Bar(ProgressBar),
-    Lines { began: Instant, due: Instant },
-}
-
-impl Meter {
-    fn new() -> Self {
-        let now = Instant::now();
-        if stderr().is_terminal() {
-            Meter::Bar(bar(ProgressDrawTarget::stderr()))
-        } else {
-            Meter::Lines { began: now, due: now + LINE_INTERVAL }
-        }
-    }
-}
-
 impl Report {
     /// `verbosity`: above 0 with details, below 0 neither progress nor closing lines. `json`: a line for programs instead
     /// of the closing lines.
     pub fn new(verbosity: i32, json: bool) -> Self {
-        let meter = if verbosity < 0 { Meter::Nothing } else { Meter::new() };
+        let meter = if verbosity < 0 { Meter::hidden() } else { Meter::new() };
         Self { details: verbosity > 0, closing: verbosity >= 0, json, meter, headed: false }
     }
 
@@ -70,17 +46,15 @@ impl Report {
     /// Lines that help after a refusal; may be empty.
     pub fn hint(&mut self, text: &str) {
         if !text.is_empty() {
-            self.told(text);
+            self.meter.print_above(text);
         }
     }
 
     /// How it ended. The last words of a run.
     pub fn end(&mut self, summary: &Summary) {
-        if let Meter::Bar(bar) = &self.meter {
-            bar.finish_and_clear();
-        }
+        self.meter.end();
         for line in closing::troubles(summary) {
-            self.told(&format!("pdcp: {line}"));
+            self.meter.print_above(format_args!("pdcp: {line}"));
         }
         if self.json {
             print_to(stdout(), json::line(summary));
@@ -88,28 +62,19 @@ impl Report {
             closing::lines(summary).iter().for_each(|line| print_to(stdout(), line));
         }
     }
-
-    /// One line on standard error; a bar stays below it.
-    fn told(&mut self, line: &str) {
-        match &self.meter {
-            // Before its first progress there is none: a server never has any, and what is refused never gets so far.
-            Meter::Bar(bar) if bar.length().is_some() => bar.suspend(|| print_to(stderr(), line)),
-            Meter::Bar(_) | Meter::Nothing | Meter::Lines { .. } => print_to(stderr(), line),
-        }
-    }
 }
 
 impl Watch for Report {
     fn warn(&mut self, line: &str) {
-        self.told(&format!("pdcp: {}", printable(line.as_bytes())));
+        self.meter.print_above(format_args!("pdcp: {}", printable(line.as_bytes())));
     }
 
     fn listening(&mut self, address: SocketAddr) {
-        self.told(&format!("listening on {address}"));
+        self.meter.print_above(format_args!("listening on {address}"));
     }
 
     fn session(&mut self, record: &Record) {
-        self.told(&format!("pdcp: {}", session::line(record)));
+        self.meter.print_above(format_args!("pdcp: {}", session::line(record)));
     }
 
     fn detail(&mut self, line: &str) {
@@ -119,23 +84,7 @@ impl Watch for Report {
     }
 
     fn progress(&mut self, progress: Progress) {
-        match &mut self.meter {
-            Meter::Nothing => {}
-            Meter::Bar(bar) => {
-                bar.set_length(progress.source_bytes);
-                bar.set_message(equal_share(progress));
-                bar.set_prefix(limit(progress));
-                bar.set_position(progress.done_bytes);
-            }
-            Meter::Lines { began, due } => {
-                let now = Instant::now();
-                if now >= *due {
-                    *due = now + LINE_INTERVAL;
-                    let line = progress_line(progress, now - *began);
-                    self.told(&format!("pdcp: {line}"));
-                }
-            }
-        }
+        self.meter.show(progress);
     }
 }
 
@@ -143,30 +92,6 @@ impl Watch for Report {
 fn print_to(mut stream: impl Write, line: impl Display) {
     let _ = stream.write_all(format!("{line}\n").as_bytes());
     let _ = stream.flush();
-}
-
-fn bar(target: ProgressDrawTarget) -> ProgressBar {
-    let template = "{binary_bytes:>10}{total} [{wide_bar}] {percent:>3}%  \
-        {binary_bytes_per_sec}  {msg} equal  ETA {left}{prefix}";
-    let style = ProgressStyle::with_template(template).expect("a template that a test parses");
-    let left = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-        // Before anything is done its estimate is 0 s.
-        _ = match state.pos() {
-            0 => out.write_str("unknown"),
-            _ => write!(out, "{:#}", HumanDuration(state.eta())),
-        };
-    };
-    let total = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-        let columns = tcgetwinsize(stderr()).map_or(0, |size| size.ws_col);
-        _ = out.write_str(&total(state.len().unwrap_or(0), columns));
-    };
-    let style = style.with_key("left", left).with_key("total", total).progress_chars("=> ");
-    ProgressBar::with_draw_target(None, target).with_style(style).with_message("0%")
-}
-
-/// Of how much, where so many columns leave room for it beside a bar and the longest rest; a share is told in any case.
-fn total(bytes: u64, columns: u16) -> String {
-    if columns < WIDE_COLUMNS { String::new() } else { format!(" of {}", HumanBytes(bytes)) }
 }
 
 /// What a log shows instead of a bar.
@@ -233,12 +158,6 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_has_a_bar_too() {
-        assert_eq!(total(5 * MIB, 100), " of 5.00 MiB");
-        assert_eq!(total(5 * MIB, 80), "");
-    }
-
-    #[test]
     fn arithmetic_for_people_survives_every_number() {
         assert_eq!(percent(0, 0), 100);
         assert_eq!(percent(u64::MAX, u64::MAX), 100);
@@ -247,18 +166,6 @@ mod tests {
         assert_eq!(bytes_per_second(0, Duration::ZERO), 0);
         let progress = Progress { source_bytes: 1, done_bytes: u64::MAX, matched_bytes: u64::MAX, limit: None };
         assert!(progress_line(progress, Duration::ZERO).contains("ETA 0s"));
-    }
-
-    #[test]
-    fn the_bar_stands_at_the_bytes_done() {
-        let meter = Meter::Bar(bar(ProgressDrawTarget::hidden()));
-        let mut report = Report { details: false, closing: false, json: false, meter, headed: false };
-        let limit = Some(Limit::Network);
-        report.progress(Progress { source_bytes: 4 * MIB, done_bytes: MIB, matched_bytes: MIB / 2, limit });
-        let Meter::Bar(bar) = &report.meter else { unreachable!("made so above") };
-        assert_eq!((bar.position(), bar.length(), bar.message()), (MIB, Some(4 * MIB), "50%".into()));
-        assert_eq!(bar.prefix(), ", limit: network");
-        report.end(&Summary::default());
     }
 
     #[test]

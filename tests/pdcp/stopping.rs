@@ -1,10 +1,10 @@
 //! A copy that is cut midway, by a signal or by a death at either end: it says so, a target that is not finished never has
 //! the source's time, and the same command heals it.
 
-use crate::rig::{MIB, Part, Process, Rig, Run, Server, Valve, Way, assert_equal, mtime};
+use crate::rig::{MIB, Part, Process, Rig, Run, Server, Valve, Way, assert_equal, ends, mtime, pdcp};
 use rustix::process::Signal;
 use std::fs;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 const SOURCE: [Part; 1] = [Part::Data(1, 8 * MIB)];
 const OLD: [Part; 2] = [Part::Data(1, 2 * MIB), Part::Data(2, 6 * MIB)];
@@ -176,5 +176,29 @@ fn a_resumed_copy_does_not_move_what_has_arrived() {
         copy.wait().ends_with(130);
         let summary = rig.copy(way, "source", "target", &[]).ends_with(0);
         assert!(summary.number("matched_bytes") >= 2 * MIB, "{:?}", summary.parts());
+    }
+}
+
+/// Trigger: the terminal is stopped (Ctrl-S) while the bar is drawn. Damage: control waited for the terminal, so the copy stood
+/// still, its peer heard nothing, and no signal was heeded. Cure: a thread draws, another one heeds signals.
+#[test]
+fn a_terminal_that_is_stopped_stops_no_copy_and_no_signal() {
+    for way in Way::ALL {
+        let rig = Rig::in_memory();
+        let source = rig.make("source", &SOURCE);
+        let target = rig.path("target");
+        let (from, to) = ends(rig.server.port, way, &source, &target);
+        let copy = Process::start_on_terminal(pdcp(&[from, to]), b"\x13");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !target.exists() {
+            assert!(Instant::now() < deadline, "{way:?}: it waits for the terminal");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        assert_equal(&source, &target);
+        while !copy.has_ended() {
+            copy.signal(Signal::TERM); // the first may come while something is left to be done
+            assert!(Instant::now() < deadline, "{way:?}: signals are not heeded");
+            std::thread::park_timeout(Duration::from_millis(200));
+        }
     }
 }
