@@ -236,6 +236,10 @@ pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Before a session that was lost is dialled again: once, twice, three times. Guessed: a switch that restarts takes longer,
 /// but who watches wants to know.
 pub const REDIAL_PAUSES_MS: [u64; 3] = [1_000, 2_000, 4_000];
+/// Before it is dialled yet again because the server says that it is busy, perhaps with what was lost.
+pub const REDIAL_PAUSE_MS: u64 = 4_000;
+/// For so long it may be: until the server has missed the lost session for certain, and somewhat more.
+pub const HELD_MS: u64 = NO_PROGRESS_MS + 15_000;
 /// What a server that is asked to stop gives to running sessions.
 pub const GRACE_MS: u64 = 2_000;
 /// Between two words about sessions to systemd, which is not to be kept busy with them. Guessed.

@@ -10,7 +10,7 @@ use super::{CopyConfig, Direction, Names, Place, Progress, Remote, Summary, Watc
 use crate::entry::Metadata;
 use crate::extent::{Deal, Layout};
 use crate::failure::{Failure, Kind};
-use crate::limits::{GOODBYE_MS, REDIAL_PAUSES_MS, WELCOME_MS, WORKER_BUFFER_BYTES};
+use crate::limits::{GOODBYE_MS, HELD_MS, REDIAL_PAUSE_MS, REDIAL_PAUSES_MS, WELCOME_MS, WORKER_BUFFER_BYTES};
 use crate::root::{NOTHING_WITHHELD, Root, Source, Target, TargetRequest, last_name};
 use crate::seal::{Sealing, Side, has_aes};
 use crate::session::handshake::{Agreed, agree};
@@ -85,21 +85,28 @@ impl Copy {
 
     async fn run(&mut self, watch: &mut dyn Watch, stopped: told::Receiver<Stop>) -> Result<(), Failure> {
         let mut result = self.attempt(watch, stopped.clone()).await;
+        let (mut lost_at, mut pauses) = (Instant::now(), REDIAL_PAUSES_MS.into_iter());
         // A session that was lost is dialled again, and goes on: what is there already is the next one's basis.
-        for pause_ms in REDIAL_PAUSES_MS {
-            let Some(failure) = result.as_ref().err().filter(|_| self.lost) else { break };
+        while let Some(failure) = result.as_ref().err().filter(|_| self.lost) {
+            // A server that does not know yet that it was lost holds its target, and its place.
+            let is_held = failure.kind == Kind::Busy && lost_at.elapsed() < Duration::from_millis(HELD_MS);
+            let Some(pause_ms) = pauses.next().or(is_held.then_some(REDIAL_PAUSE_MS)) else { break };
             watch.warn(&format!("{failure}; dialling again in {} s", pause_ms / 1000));
             let pause = Duration::from_millis(pause_ms);
             let mut stop = stopped.clone();
             let again = tokio::select! {
                 () = tokio::time::sleep(pause) => self.attempt(watch, stopped.clone()).await,
-                failure = told_to_stop(&mut stop) => Err(failure),
+                failure = told_to_stop(&mut stop) => {
+                    result = Err(failure);
+                    break;
+                }
             };
-            match again {
-                // Nobody there yet: what was lost is still the session.
-                Err(failure) if failure.kind == Kind::Unreachable => {}
-                other => result = other,
+            match again.as_ref().map_err(|failure| failure.kind) {
+                Err(Kind::Unreachable) => continue, // nobody there yet: what was lost is still the session
+                Err(Kind::ConnectionLost) => lost_at = Instant::now(),
+                _ => {}
             }
+            result = again;
         }
         self.summary.signal = stopped.borrow().as_ref().map(|(_, signal)| *signal);
         result

@@ -5,7 +5,7 @@ use super::peer::{Ambush, Joining, dribble, hear_from, rest};
 use super::scene::{all, all_at_once, at_once, hello, metadata, offer, source_content};
 use super::victim::{Client, Ran};
 use pdcp::failure::Kind;
-use pdcp::limits::PROOF_LEN;
+use pdcp::limits::{PROOF_LEN, REDIAL_PAUSES_MS};
 use pdcp::seal::Side;
 use pdcp::session::handshake::welcome;
 use pdcp::wire::{Beat, FailureMessage, GREETING_LEN, Message, Welcome, encode_greeting, frame_message};
@@ -350,4 +350,21 @@ fn a_client_is_not_talked_out_of_sealing_by_who_holds_the_rendezvous() {
         });
         check(&ran, 43, "enough");
     }
+}
+
+/// Trigger: a session is lost, and the server, which cannot know yet, still holds its target. Damage: after three times "in
+/// use" within seconds the copy was given up. Cure: it is dialled again until the server must have missed it.
+#[test]
+fn a_target_that_a_lost_session_still_holds_is_waited_for() {
+    let ran = lured_to(&Ambush::lay(), &["--plaintext"], true, |ambush| {
+        drop(ambush.take(|hello| welcome(hello, offer(None)), Vec::new()));
+        let answers = [Kind::Busy; REDIAL_PAUSES_MS.len() + 2].into_iter().chain([Kind::Refused]);
+        for kind in answers {
+            let (mut control, _) = ambush.hello();
+            let failure = FailureMessage { kind, subject: Vec::new(), text: "by whom?".into() };
+            say(&mut control, &Message::Failed(failure));
+            _ = rest(&mut control);
+        }
+    });
+    check(&ran, 5, "by whom?");
 }
