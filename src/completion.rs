@@ -53,6 +53,8 @@ impl Errno {
     pub const BAD_MESSAGE: Self = Self(74);
     /// `ECONNRESET`: the other end has gone.
     pub const RESET: Self = Self(104);
+    /// `ETIMEDOUT`: nothing comes from there.
+    pub const TIMED_OUT: Self = Self(110);
 }
 
 impl fmt::Display for Errno {
@@ -77,12 +79,21 @@ impl From<std::io::Error> for Errno {
     }
 }
 
+/// How a connection gets on, as its kernel knows: what tells a slow one from a dead one.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Traffic {
+    /// Bytes that the peer's kernel took or gave so far.
+    pub moved: u64,
+    /// Something is on its way to the peer's kernel, which has not said that it came.
+    pub awaits_peer: bool,
+}
+
 /// Pools are disjoint by role, so that no role ever waits for another's buffers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Pool {
     /// Small frames, both directions.
     Frame,
-    /// Extents of up to 64 KiB: being read, hashed, held.
+    /// Extents of up to 128 KiB: being read, hashed, held.
     Small,
     /// Extents of up to 1 MiB: being read, hashed, held.
     Large,
@@ -231,8 +242,8 @@ pub trait Completions {
     fn shut(&mut self, socket: SocketId);
     /// Closes it. Nothing may be in flight on it.
     fn release(&mut self, socket: SocketId);
-    /// Bytes that the peer's kernel took or gave so far: it tells a slow connection from a dead one.
-    fn moved(&self, socket: SocketId) -> u64;
+    /// How it gets on.
+    fn traffic(&self, socket: SocketId) -> Traffic;
 
     /// Reads the file's first bytes from `offset` on, as many as `into` has, if that takes no waiting for a disk. `false`:
     /// it does, or the file ends before. A plain call.

@@ -253,8 +253,14 @@ pub const KEEPALIVE_PROBES: u32 = 3;
 /// How long the control connection's data may stay unacknowledged. Not for data connections: there it kills a socket whose
 /// window is closed on purpose.
 pub const TCP_USER_TIMEOUT_MS: u32 = 30_000;
-/// A session that has received part of a payload and nothing more for this long gets no buffer beyond its minimum.
+/// A session of which a payload takes longer than this gets one buffer beyond its minimum, in which others of its own may
+/// come, and no more.
 pub const DRIBBLE_MS: u64 = 10_000;
+/// A data connection that stands still while others of its session get on is given up when there are so many signs. A second
+/// is one where the peer is to send or to take something, and two where it has sent a part of it, or its kernel does not
+/// acknowledge. So after 20 s, when TCP's own tries are 13 s apart, or after 40: a source that reads a whole stripe in vain,
+/// from a slow disk over many connections, takes some. The session itself is given up after [`NO_PROGRESS_MS`].
+pub const STILL_SIGNS_MAX: u32 = 40;
 
 /// Messages of one control connection that wait, in each direction. Two a second and a handful at the end are usual.
 pub const MESSAGES_MAX: usize = 64;

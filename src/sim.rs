@@ -6,7 +6,7 @@
 //! a byte of them on the wire or in the target shows.
 
 use crate::completion::{
-    Access, Account, Completion, Completions, Errno, FileId, Mode, Operation, Pool, SocketId, Tag, Waker,
+    Access, Account, Completion, Completions, Errno, FileId, Mode, Operation, Pool, SocketId, Tag, Traffic, Waker,
 };
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -111,6 +111,11 @@ enum Fault {
         connection: usize,
         after: u64,
     },
+    /// The connection carries so many bytes and no more; neither end is told.
+    Stall {
+        connection: usize,
+        after: u64,
+    },
     /// All break when one has carried so many bytes.
     AllCut {
         after: u64,
@@ -179,6 +184,13 @@ impl World {
     /// Whether control has no time now for what its workers say.
     fn is_behind(&mut self) -> bool {
         self.rough && !self.dice.one_in(8)
+    }
+
+    /// Whether nothing moves any more on this socket, and nobody knows.
+    fn stalls(&self, socket: usize) -> bool {
+        let pipes = &self.pipes[socket & !1..=socket | 1];
+        matches!(self.fault, Fault::Stall { connection, after }
+            if connection == socket / 2 && pipes.iter().any(|pipe| pipe.carried >= after))
     }
 
     /// How many of `most` bytes an operation moves this time, at least 1.
@@ -309,9 +321,11 @@ impl Sim {
             }
             Operation::Receive { socket, buffer, from, until, whole } => {
                 let socket = self.sockets[socket.0 as usize].unwrap();
+                let stalls = world.stalls(socket);
+                world.happened |= stalls;
                 let from = *from + *taken;
                 let room = (*until - from) as usize;
-                let there = world.pipes[socket].bytes.len().min(room);
+                let there = if stalls { 0 } else { world.pipes[socket].bytes.len().min(room) };
                 let moved = if *whole { there } else { world.some_of(there) };
                 for (at, byte) in (from as usize..).zip(world.pipes[socket].bytes.drain(..moved)) {
                     buffer[at] = byte;
@@ -330,7 +344,7 @@ impl Sim {
                     return Some(Err(Errno(32)));
                 }
                 let room = PIPE_BYTES.saturating_sub(world.pipes[to].bytes.len());
-                if room == 0 {
+                if room == 0 || world.stalls(socket) {
                     return None;
                 }
                 let all: usize = parts.iter().map(|part| (part.until - part.from) as usize).sum();
@@ -429,10 +443,16 @@ impl Completions for Sim {
         assert!(self.sockets[socket.0 as usize].take().is_some());
     }
 
-    fn moved(&self, socket: SocketId) -> u64 {
-        let socket = self.sockets[socket.0 as usize].unwrap();
+    fn traffic(&self, at: SocketId) -> Traffic {
+        let is_sent = |operation: &SimOperation| matches!(operation, Operation::Send { socket, .. } if *socket == at);
+        let socket = self.sockets[at.0 as usize].unwrap();
         let world = self.world.borrow();
-        world.pipes[socket].carried + world.pipes[socket ^ 1].carried
+        Traffic {
+            moved: world.pipes[socket].carried + world.pipes[socket ^ 1].carried,
+            awaits_peer: world.stalls(socket)
+                && (!world.pipes[socket ^ 1].bytes.is_empty()
+                    || self.pending.iter().any(|(_, operation, _)| is_sent(operation))),
+        }
     }
 
     fn peek(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> Result<bool, Errno> {

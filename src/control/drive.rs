@@ -488,6 +488,9 @@ impl Drive<'_> {
         let is_one_host = self.is_one_host();
         let mut notes = vec![format!("time of the workers: {}", own.of(elapsed_us))];
         notes.extend(peer.map(|peer| format!("time of the other end's: {}", peer.of(elapsed_us))));
+        if let Some((lost, why)) = self.course.losses() {
+            notes.push(format!("data connections that were lost: {lost}; the last: {why}"));
+        }
         if result.is_ok() {
             notes.push(format!("changes: {}", self.course.changes()));
         }

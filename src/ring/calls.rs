@@ -2,6 +2,7 @@
 //!
 //! Both only ask. Where the kernel does not know or may not say, so do they.
 
+use crate::completion::Traffic;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::{mem, ptr};
 
@@ -46,8 +47,12 @@ struct TcpInfo {
     bytes_received: u64,
 }
 
-/// Bytes that the peer's kernel acknowledged or sent so far; 0 for what is no TCP connection.
-pub(super) fn tcp_bytes_moved(socket: &OwnedFd) -> u64 {
+/// Which of the words is `tcpi_unacked`: segments in flight. A peer that takes no more has none.
+const UNACKED: usize = 4;
+
+/// Bytes that the peer's kernel acknowledged or sent so far, and whether it has yet to acknowledge some; nothing of what is no
+/// TCP connection.
+pub(super) fn tcp_traffic(socket: &OwnedFd) -> Traffic {
     let mut info = TcpInfo::default();
     let mut bytes = libc::socklen_t::try_from(mem::size_of::<TcpInfo>()).expect("small");
     // SAFETY: the kernel writes at most `bytes` bytes to `info`, which is that long, plain numbers, and alive across the call.
@@ -60,5 +65,8 @@ pub(super) fn tcp_bytes_moved(socket: &OwnedFd) -> u64 {
             &raw mut bytes,
         )
     };
-    if result == 0 { info.bytes_acked.saturating_add(info.bytes_received) } else { 0 }
+    if result != 0 {
+        return Traffic::default();
+    }
+    Traffic { moved: info.bytes_acked.saturating_add(info.bytes_received), awaits_peer: info.words[UNACKED] > 0 }
 }

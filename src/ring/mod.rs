@@ -28,7 +28,7 @@ pub use mode::choose_mode;
 pub use setup::{RingError, probe};
 
 use crate::completion::{
-    Access, Account, Completion, Completions, Errno, FileId, Mode, Operation, Pool, SocketId, Tag, Waker,
+    Access, Account, Completion, Completions, Errno, FileId, Mode, Operation, Pool, SocketId, Tag, Traffic, Waker,
 };
 use crate::limits::{FILES_REGISTERED_MAX, OPERATIONS_MAX};
 use buffers::Pools;
@@ -268,8 +268,8 @@ impl Completions for Ring {
         assert_eq!(released.in_flight, 0, "a socket is closed while something is in flight on it");
     }
 
-    fn moved(&self, socket: SocketId) -> u64 {
-        calls::tcp_bytes_moved(&self.sockets.at(socket.0).descriptor)
+    fn traffic(&self, socket: SocketId) -> Traffic {
+        calls::tcp_traffic(&self.sockets.at(socket.0).descriptor)
     }
 
     fn peek(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> Result<bool, Errno> {

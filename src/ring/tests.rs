@@ -202,7 +202,7 @@ fn a_send_larger_than_the_socket_buffer_arrives_whole_in_order_and_without_what_
         });
         ring.push(Tag { owner: 3, about: 0 }, Operation::Send { socket: near, parts, skip });
         assert_eq!(finish(&mut ring).result, Ok(u32::try_from(sent.len()).unwrap() - skip));
-        assert!(ring.moved(near) > 0);
+        assert!(ring.traffic(near).moved > 0);
         ring.shut(near);
         assert!(reader.join().unwrap() == sent[index(skip)..]);
         ring.release(near);
@@ -219,7 +219,7 @@ fn a_send_of_nothing_is_done_at_once() {
         ring.push(Tag { owner: 0, about: 0 }, Operation::Send { socket: near, parts, skip });
         assert_eq!(ring.pop().unwrap().result, Ok(0));
     }
-    assert_eq!(ring.moved(near), 0, "no TCP connection");
+    assert_eq!(ring.traffic(near).moved, 0, "no TCP connection");
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn a_receive_takes_what_is_there_or_waits_for_all_or_sees_the_end() {
     assert_eq!(received(&mut ring).unwrap(), b"the end");
     receive(&mut ring, 0, 1, true);
     assert_eq!(received(&mut ring).unwrap(), b"");
-    assert!(ring.moved(near) >= 4 + 4 + 7, "TCP counts the beginning and the end as well");
+    assert!(ring.traffic(near).moved >= 4 + 4 + 7, "TCP counts the beginning and the end as well");
     ring.release(near);
 }
 

@@ -244,6 +244,11 @@ impl Course {
         self.peer_beat
     }
 
+    /// What was said of the last data connection that was lost while stripes were copied, and how many were; `None`: none was.
+    pub fn losses(&self) -> Option<(u32, &str)> {
+        (self.lost > 0).then_some((self.lost, self.last_loss.as_str()))
+    }
+
     /// Where the changes lay.
     pub fn changes(&self) -> &Changes {
         &self.changes
@@ -375,11 +380,11 @@ impl Course {
     }
 
     fn connection_lost(&mut self, why: String) {
-        self.lost += 1;
-        self.last_loss = why;
         if self.state != State::Copying {
             return;
         }
+        self.lost += 1;
+        self.last_loss = why;
         if self.lost < self.start.connections {
             // The others make it up.
             self.actions.push_back(Action::Resume);

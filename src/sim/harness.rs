@@ -439,7 +439,7 @@ fn scenario(seed: u64) -> Scenario {
         let most = [3, 60][dice.below(2)];
         u32::try_from(dice.below(most)).unwrap()
     };
-    let fault = match dice.below(15) {
+    let fault = match dice.below(16) {
         0 | 1 => Fault::ReadFails { disk: dice.below(2), countdown: countdown(&mut dice) },
         2 => Fault::WriteFails { countdown: countdown(&mut dice) },
         3 | 4 => Fault::Cut { connection: dice.below(2), after: 1 + dice.roll() % [300, 1_500_000][dice.below(2)] },
@@ -447,6 +447,7 @@ fn scenario(seed: u64) -> Scenario {
         6 => Fault::Shrinks { countdown: countdown(&mut dice) },
         7 => Fault::ControlCut { countdown: countdown(&mut dice) / 4 },
         8 => Fault::Changes { countdown: 0 },
+        10 => Fault::Stall { connection: dice.below(2), after: 1 + dice.roll() % [300, 1_500_000][dice.below(2)] },
         9 => Fault::AllCut { after: 1 + dice.roll() % [300, 1_500_000][dice.below(2)] },
         _ => Fault::None,
     };
@@ -601,6 +602,25 @@ fn connections_take_turns_and_whoever_is_lost_is_passed_over() {
             let report = run(&cut);
             judge(&cut, &report);
             assert!(report.committed.is_some(), "connection {connection} after {after}: {:?}", report.ends);
+        }
+    }
+}
+
+/// Trigger: one path of several is dead, and nobody says so. Damage: the stripes that were open there were never done, and the
+/// session was given up after a minute, all else done. Cure: who stands still while the others get on is lost.
+#[test]
+fn what_a_connection_was_at_that_stands_still_the_others_do() {
+    let source = Disk::new(content(&mut Dice(1), 24 * MIB));
+    for whole_file in [true, false] {
+        for cipher in [None, Some(Cipher::Aes256Gcm)] {
+            for after in [1, 300, 70_000, 1_500_000, 5_000_000] {
+                let fault = Fault::Stall { connection: 1, after };
+                let (basis, source) = (Some(source.clone()), source.clone());
+                let scenario = Scenario { basis, source, whole_file, cipher, fault, rough: false, ..plain(3) };
+                let report = run(&scenario);
+                judge(&scenario, &report);
+                assert!(report.committed.is_some(), "{whole_file}, {after}: {:?}", report.ends);
+            }
         }
     }
 }

@@ -111,6 +111,8 @@ pub struct SessionShared {
     /// Of use at the target only.
     pub pen: Pen,
     may_write: AtomicBool,
+    /// See [`Self::note_lively`].
+    lively: AtomicU64,
     /// Some stripe was, or will be, begun for the second time: there may be bytes in it that nobody wants.
     retries: AtomicBool,
     outcomes: Sender<Outcome>,
@@ -126,6 +128,7 @@ impl SessionShared {
             cursor: Cursor::new(stripes),
             pen: Pen::default(),
             may_write: AtomicBool::new(false),
+            lively: AtomicU64::new(0),
             retries: AtomicBool::new(false),
             outcomes,
             bell,
@@ -141,6 +144,17 @@ impl SessionShared {
 
     pub(super) fn may_write(&self) -> bool {
         self.may_write.load(Ordering::Acquire)
+    }
+
+    /// To be called by a worker that has a connection on which bytes move, or one that has nothing left to do: the session
+    /// gets on, or could, without others.
+    pub(super) fn note_lively(&self) {
+        self.lively.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Another number than before: that was called meanwhile.
+    pub(super) fn lively(&self) -> u64 {
+        self.lively.load(Ordering::Relaxed)
     }
 
     /// To be called before the stripe is asked for again: whoever gets it then knows.

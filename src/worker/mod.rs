@@ -111,8 +111,8 @@ struct Guest<C: Completions> {
     asked_to_write: bool,
     stopping: bool,
     ended: bool,
-    /// Bytes that the kernels of our peers took and gave when we last looked.
-    moved: u64,
+    /// What [`SessionShared::lively`] was when we last looked.
+    lively: u64,
     /// Of the time at work that is not yet counted: writing, but to a file system that is memory.
     writing_ns: u64,
     outbox: VecDeque<Outcome>,
@@ -372,7 +372,7 @@ impl<C: Completions> Worker<C> {
             asked_to_write: false,
             stopping: false,
             ended: false,
-            moved: 0,
+            lively: 0,
             writing_ns: 0,
             outbox: VecDeque::new(),
             backend: std::marker::PhantomData,
@@ -527,7 +527,8 @@ impl<C: Completions> Worker<C> {
         }
     }
 
-    /// Once a second: bytes that move below us are progress too.
+    /// Once a second: bytes that move below us are progress too. Who stands still while the others get on is given up, so
+    /// that they do his part: a path of several may be dead, and nobody is told.
     fn look_around(&mut self, now_ms: u64) {
         if now_ms.saturating_sub(self.looked_ms) < LOOK_MS {
             return;
@@ -536,10 +537,15 @@ impl<C: Completions> Worker<C> {
         for (guest, connections) in self.parties.iter_mut().filter_map(Option::as_deref_mut) {
             let dribbles = connections.iter().any(|connection| connection.dribbles(now_ms));
             self.shares.confine(guest.account, dribbles);
-            let moved: u64 = connections.iter().map(|connection| connection.moved(&self.backend)).sum();
-            if moved != guest.moved {
-                guest.moved = moved;
-                guest.shared.counters.add(Counter::Progress, 1);
+            let gets_on = guest.lively != guest.shared.lively();
+            guest.lively = guest.shared.lively();
+            let mut moved = false;
+            for connection in connections.iter_mut() {
+                moved |= connection.look(gets_on, &mut self.backend);
+            }
+            guest.shared.counters.add(Counter::Progress, u64::from(moved));
+            if moved || connections.iter().any(Connection::is_idle) {
+                guest.shared.note_lively();
             }
         }
     }

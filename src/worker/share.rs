@@ -23,7 +23,7 @@ fn minimum(pool: Pool, extents: Pool) -> usize {
 struct Share {
     /// Where the two extents come from that are set aside for it: those that hold at least a block.
     extents: Pool,
-    /// It gets nothing beyond its minimum.
+    /// It gets one buffer beyond its minimum and no more.
     confined: bool,
 }
 
@@ -70,7 +70,7 @@ impl Shares {
         self.frames -= frames;
     }
 
-    /// Whether it gets nothing beyond its minimum: it holds a buffer that hardly fills.
+    /// Whether it gets one buffer beyond its minimum and no more: it holds one that hardly fills.
     pub(super) fn confine(&mut self, account: Account, confined: bool) {
         if let Some(guest) = &mut self.guests[usize::from(account.0)] {
             guest.confined = confined;
@@ -94,7 +94,8 @@ impl Shares {
             return true;
         }
         let rest = pool.buffers() - self.reserved(pool);
-        if own.confined || mine - minimum_of_mine >= rest.div_ceil(2) {
+        let most = if own.confined { 1 } else { rest.div_ceil(2) };
+        if mine - minimum_of_mine >= most {
             return false;
         }
         // What is free must stay enough for the minimum of everybody else, and for newcomers.
@@ -166,7 +167,7 @@ mod tests {
         assert!(rest.iter().all(|(_, held)| held.len() >= SESSION_EXTENTS_MIN));
         rest.into_iter().for_each(|(newcomer, _)| shares.dismiss(newcomer, 2));
         shares.confine(modest, true);
-        assert_eq!(all(&shares, &mut ring, Pool::Payload, modest).len(), SESSION_PAYLOADS_MIN);
+        assert_eq!(all(&shares, &mut ring, Pool::Payload, modest).len(), SESSION_PAYLOADS_MIN + 1);
     }
 
     #[test]

@@ -14,11 +14,11 @@ use super::line::{Line, LineError, What, tag};
 use super::share::Shares;
 use super::timesheet::Waits;
 use super::{Guest, OpenFile, WorkerError};
-use crate::completion::{Completion, Completions, Errno, Mode, Operation, Part};
+use crate::completion::{Completion, Completions, Errno, Mode, Operation, Part, Traffic};
 use crate::counters::Counter;
 use crate::digest::{Digest, Signature, hash_blocks, hash_hole, sign_blocks, sign_hole};
 use crate::extent::{Run, join_adjacent};
-use crate::limits::{DIRECT_ALIGNMENT, DRIBBLE_MS, OUTWRITTEN_TURNS_MAX};
+use crate::limits::{DIRECT_ALIGNMENT, DRIBBLE_MS, OUTWRITTEN_TURNS_MAX, STILL_SIGNS_MAX};
 use crate::session::readback::ReadBack;
 use crate::session::source::{Event as SourceEvent, Source};
 use crate::session::target::{Event as TargetEvent, Target};
@@ -121,6 +121,10 @@ pub(super) struct Connection<C: Completions> {
     starved: bool,
     /// Looks on end in which it had something to write, and another worker was writing.
     outwritten: u32,
+    /// Bytes that the peer's kernel had taken and given when it was looked at.
+    moved: u64,
+    /// Signs that it is dead, since bytes moved on it: see [`STILL_SIGNS_MAX`].
+    still: u32,
     /// It is on its worker's list of connections to look at.
     pub(super) listed: bool,
     draining: bool,
@@ -152,6 +156,8 @@ impl<C: Completions> Connection<C> {
             spare: Vec::new(),
             starved: false,
             outwritten: 0,
+            moved: 0,
+            still: 0,
             listed: false,
             draining: false,
             lost: None,
@@ -178,9 +184,34 @@ impl<C: Completions> Connection<C> {
         self.outwritten > 0
     }
 
-    /// Bytes that the peer's kernel took and gave so far.
-    pub(super) fn moved(&self, backend: &C) -> u64 {
-        self.line.as_ref().map_or(0, |line| backend.moved(line.socket))
+    /// It has nothing to do, and could have.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_idle = self.target.as_ref().is_some_and(|target| target.0.idle())
+            || self.source.as_ref().is_some_and(|source| source.0.idle());
+        is_idle && !self.draining && self.line.as_ref().is_some_and(|line| !line.ended)
+    }
+
+    /// Called once a second: whether bytes have moved on it since. Where none has, though something is to come, and the session
+    /// `gets_on` without it, it is lost in the end.
+    pub(super) fn look(&mut self, gets_on: bool, backend: &mut C) -> bool {
+        let Some(line) = self.line.as_ref().filter(|_| !self.draining) else { return false };
+        let Traffic { moved, awaits_peer } = backend.traffic(line.socket);
+        let has_moved = std::mem::replace(&mut self.moved, moved) != moved;
+        // A peer may take its time, but not within a payload that it sends; and its kernel acknowledges at once.
+        let signs = if awaits_peer || line.is_filling() { 2 } else { u32::from(self.awaits_peer()) };
+        self.still = if has_moved || signs == 0 { 0 } else { self.still + signs * u32::from(gets_on) };
+        if self.still >= STILL_SIGNS_MAX {
+            self.lose(Some(Errno::TIMED_OUT), backend);
+        }
+        has_moved
+    }
+
+    /// What is open on it is the peer's turn: to take what is sent, or, nothing being in the works here, to send.
+    fn awaits_peer(&self) -> bool {
+        let has_stripes = self.target.as_ref().is_some_and(|target| target.0.stripes().next().is_some());
+        let Waits { source_disk, target_disk, .. } = self.waits();
+        let is_at_work = source_disk || target_disk || self.starved || !self.work.is_empty();
+        self.flight.operations[What::Send as usize] > 0 || (has_stripes && !is_at_work)
     }
 
     /// A payload has been on its way for too long.
