@@ -2,6 +2,7 @@
 
 use crate::size;
 use clap::{Parser, ValueEnum};
+use pdcp::limits::BLOCK_BYTES_MAX;
 use std::path::PathBuf;
 
 /// Measures pdcp beside rsync, pdiffcopy and cp, and says where it falls short of its goals.
@@ -68,7 +69,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) workers: Option<u32>,
     /// pdcp's --block-size
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = block_size)]
     pub(crate) block_size: Option<String>,
     /// pdcp does not wait for the disk, which no other program here does
     #[arg(long)]
@@ -141,4 +142,10 @@ fn remote(text: &str) -> Result<String, String> {
 
 fn size(text: &str) -> Result<u64, String> {
     size::parse(text).filter(|bytes| *bytes > 0).ok_or_else(|| "no size, such as 200MB or 1.5GiB".into())
+}
+
+/// As pdcp takes it: it is pdcp that rounds it up.
+fn block_size(text: &str) -> Result<String, String> {
+    let is_one = size::parse(text).is_some_and(|bytes| (1..=u64::from(BLOCK_BYTES_MAX)).contains(&bytes));
+    if is_one { Ok(text.into()) } else { Err("no size of a block, such as 16KiB; at most 1 MiB".into()) }
 }

@@ -6,7 +6,7 @@
 use crate::sample::{Figure, Sample, median};
 
 /// Medians of seven runs on a busy machine differ by as much without a cause.
-const TOLERANCE: f64 = 1.03;
+pub(crate) const TOLERANCE: f64 = 1.03;
 /// Nobody is asked to come nearer to the ceiling than this for the sake of being faster than another program.
 const NEAR_CEILING: f64 = 1.1;
 

@@ -108,7 +108,11 @@ fn run(arguments: &Arguments) -> Result<bool> {
     };
     measure_sections(arguments, &bench, &scene, &mut findings)?;
     if arguments.long_path {
-        measure_long_path(arguments, &mut findings)?;
+        match measure_long_path(arguments, &mut findings) {
+            // What was measured before it is worth keeping.
+            Err(Error::Program(why)) => findings.failures.push(format!("long path: {why}")),
+            measured => measured?,
+        }
     }
     if let Some(remote) = &bench.remote {
         remote.clear(scene.directory())?;

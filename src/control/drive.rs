@@ -438,7 +438,9 @@ impl Drive<'_> {
             Done::Settled(target, result, stripes) => {
                 let event = match result {
                     Ok(()) => {
-                        self.read_back(&target, stripes);
+                        if self.ended.is_none() {
+                            self.read_back(&target, stripes);
+                        }
                         self.tick()
                     }
                     Err(error) => Event::Failed(target_failed(&error)),

@@ -276,7 +276,7 @@ impl Course {
             Event::WantsToWrite => {
                 if self.may_write {
                     self.actions.push_back(Action::AllowWriting);
-                } else if !self.marking {
+                } else if !self.marking && self.state == State::Copying {
                     self.marking = true;
                     self.actions.push_back(Action::Mark);
                 }

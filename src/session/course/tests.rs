@@ -55,6 +55,17 @@ fn a_target_that_is_being_marked_is_not_made_final_meanwhile() {
 }
 
 #[test]
+fn a_session_that_has_failed_marks_nothing_any_more() {
+    // Two workers: one has failed, the other has its first write ready. The untouched target lost its time.
+    let mut story = Story::of(Role::Target);
+    let failure = Failure::new(Kind::Source, "cannot be read");
+    let told = Action::Send(Message::Failed(FailureMessage::from(failure.clone())));
+    story.tell(Event::Failed(failure.clone()), &[told, Action::StopWorkers]);
+    story.tell(Event::WantsToWrite, &[]);
+    story.tell(Event::WorkerEnded, &[Action::End(Err(failure))]);
+}
+
+#[test]
 fn a_commit_that_has_begun_decides_whatever_the_peer_says() {
     // A source says a word too much while the target takes its name: the target was there, and its user was told that
     // the protocol was broken.
