@@ -4,6 +4,7 @@
 set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 
+command -v cargo > /dev/null || { echo "scripts/bench.sh builds what it measures, and cargo is not here: https://rustup.rs" >&2; exit 1; }
 # Not by `cargo bench` itself: it would add words of its own to an exit code that is not 0.
 bench=$(cd "$top" && cargo bench --bench compare --no-run --message-format=json |
     sed -n 's/.*"name":"compare".*"executable":"\([^"]*\)".*/\1/p')

@@ -57,7 +57,8 @@
 //! # Deliberately absent
 //!
 //! Trees. A second backend for kernels without io_uring (the trait is there). Matching of data that moved. Compression.
-//! Allocations and log lines on the way of the data, and locks but for the pen: there the kernel has one of its own.
+//! On the way of the data: memory taken for its bytes (a frame's list of parts and a stripe's of digests are), log lines, and
+//! locks but for the pen, where the kernel has one of its own.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may end at the first surprise"))]
 

@@ -103,8 +103,7 @@ impl Secret {
         Self(bytes)
     }
 
-    /// The name of the socket by which two ends find out that they run on one kernel, and what each says there; `user` is
-    /// the speaker's.
+    /// The name of the socket by which two ends find out that they run on one kernel.
     pub fn rendezvous(&self) -> [u8; SECRET_LEN] {
         self.expand(b"pdcp/1 rendezvous", b"").0
     }

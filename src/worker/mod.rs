@@ -108,6 +108,8 @@ struct Guest<C: Completions> {
     least_pool: Pool,
     frames: usize,
     turns: Turns,
+    /// Connections that wait for a buffer for a payload, and hold none.
+    hungry: usize,
     asked_to_write: bool,
     stopping: bool,
     ended: bool,
@@ -133,6 +135,12 @@ impl<C: Completions> Guest<C> {
     fn tell(&mut self, outcome: Outcome) {
         self.outbox.push_back(outcome);
         self.flush();
+    }
+
+    fn close_files(&mut self, backend: &mut C) {
+        for file in [self.source.take(), self.target.take()].into_iter().flatten() {
+            backend.close(file.id);
+        }
     }
 
     fn flush(&mut self) {
@@ -173,6 +181,8 @@ pub struct Worker<C: Completions> {
     timesheet: Timesheet,
     /// Connections to look at: slot and index.
     list: VecDeque<(usize, usize)>,
+    /// Which connection of a session is listed first, as far as it has so many.
+    first: usize,
     leaving: bool,
     looked_ms: u64,
 }
@@ -192,6 +202,7 @@ impl<C: Completions> Worker<C> {
             bench: Bench::default(),
             timesheet: Timesheet::default(),
             list: VecDeque::new(),
+            first: 0,
             leaving: false,
             looked_ms: 0,
         }
@@ -369,6 +380,7 @@ impl<C: Completions> Worker<C> {
             least_pool,
             frames,
             turns: Turns::new(start.sockets.len().max(lanes), if has_target { start.at_once } else { usize::MAX }),
+            hungry: 0,
             asked_to_write: false,
             stopping: false,
             ended: false,
@@ -385,7 +397,7 @@ impl<C: Completions> Worker<C> {
         match opened {
             Ok(target) => guest.target = target,
             Err(error) => {
-                self.close_files(&mut guest);
+                guest.close_files(&mut self.backend);
                 self.shares.dismiss(account, frames);
                 return Err(error);
             }
@@ -426,12 +438,6 @@ impl<C: Completions> Worker<C> {
         Ok(Some(OpenFile { id, mode: *mode, bytes: *bytes, reads_max, holes: Holes::default() }))
     }
 
-    fn close_files(&mut self, guest: &mut Guest<C>) {
-        for file in [guest.source.take(), guest.target.take()].into_iter().flatten() {
-            self.backend.close(file.id);
-        }
-    }
-
     fn enlist(&mut self, slot: usize, index: usize) {
         let Some((_, connections)) = self.parties[slot].as_deref_mut() else { return };
         let Some(connection) = connections.get_mut(index) else { return };
@@ -441,11 +447,14 @@ impl<C: Completions> Worker<C> {
         }
     }
 
-    /// Lists all connections of which this is true.
+    /// Lists all connections of which this is true, another one of a session first each time: where buffers are few, the first
+    /// may be the only one that gets any.
     fn list_those(&mut self, is_one: fn(&Connection<C>) -> bool) {
+        self.first = self.first.wrapping_add(1);
         for slot in 0..SESSIONS_MAX {
             let count = self.parties[slot].as_deref().map_or(0, |(_, connections)| connections.len());
-            for index in 0..count {
+            let first = self.first % count.max(1);
+            for index in (first..count).chain(0..first) {
                 if self.parties[slot].as_deref().is_some_and(|(_, connections)| is_one(&connections[index])) {
                     self.enlist(slot, index);
                 }
@@ -509,9 +518,7 @@ impl<C: Completions> Worker<C> {
                 continue;
             }
             connections.clear();
-            for file in [guest.source.take(), guest.target.take()].into_iter().flatten() {
-                self.backend.close(file.id);
-            }
+            guest.close_files(&mut self.backend);
             if !guest.ended {
                 guest.ended = true;
                 guest.tell(Outcome::Ended);

@@ -14,7 +14,7 @@ pub(super) fn page(run: &Run, charts: &[Chart]) -> String {
     for Chart { file, caption } in charts {
         page += &format!("![{caption}]({file})\n\n");
     }
-    page += &goals(run);
+    page += &troubles(run);
     for table in &run.tables {
         page += &format!("## {}\n\n", capitalized(&table.title));
         let memory_too = matches!(table.shape, Shape::Bars | Shape::Undrawn);
@@ -22,7 +22,8 @@ pub(super) fn page(run: &Run, charts: &[Chart]) -> String {
             page += &figures(run, table, figure);
         }
     }
-    page
+    let others = goals(run, Outcome::Reached, "Reached") + &goals(run, Outcome::NotMeasured, "Not measured");
+    if others.is_empty() { page } else { page + "## Other goals\n\n" + &others }
 }
 
 fn machine(run: &Run) -> String {
@@ -50,18 +51,15 @@ fn machine(run: &Run) -> String {
     text + "\n"
 }
 
-fn goals(run: &Run) -> String {
-    let mut text = String::new();
-    let groups =
-        [(Outcome::Short, "Falls short"), (Outcome::Reached, "Reached"), (Outcome::NotMeasured, "Not measured")];
-    for (outcome, word) in groups {
-        let verdicts: Vec<_> = run.verdicts.iter().filter(|verdict| verdict.outcome == outcome).collect();
-        if !verdicts.is_empty() {
-            text += &format!("{word} ({}):\n\n", verdicts.len());
-            verdicts.iter().for_each(|verdict| text += &format!("- {}\n", verdict.text));
-            text += "\n";
-        }
-    }
+fn goals(run: &Run, outcome: Outcome, word: &str) -> String {
+    let verdicts: Vec<_> = run.verdicts.iter().filter(|verdict| verdict.outcome == outcome).collect();
+    let lines: String = verdicts.iter().map(|verdict| format!("- {}\n", verdict.text)).collect();
+    if lines.is_empty() { lines } else { format!("{word} ({}):\n\n{lines}\n", verdicts.len()) }
+}
+
+/// What a reader has to know before anything else.
+fn troubles(run: &Run) -> String {
+    let mut text = goals(run, Outcome::Short, "Falls short");
     if !run.failures.is_empty() {
         text += "Failed, and not counted:\n\n";
         run.failures.iter().for_each(|failure| text += &format!("- {failure}\n"));

@@ -19,13 +19,20 @@ use crate::worker::line::{Line, What};
 impl<C: Completions> Connection<C> {
     /// Gives the machines the frames that are there, and payloads their buffers.
     pub(super) fn take_frames(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
+        let holds_payload = self.holds_payload();
         let Some(line) = &mut self.line else { return Ok(false) };
         if line.wants_payload_buffer() {
-            let Some(buffer) = cx.shares.lease(cx.backend, Pool::Payload, guest.account) else {
+            // Buffers come back where they were, and would stay there: whoever holds one lets others go first who hold none.
+            let lets_others = holds_payload && guest.hungry > 0;
+            let lease = || cx.shares.lease(cx.backend, Pool::Payload, guest.account);
+            let Some(buffer) = (!lets_others).then(lease).flatten() else {
                 self.starved = true;
+                self.be_hungry(!holds_payload, guest);
                 return Ok(false);
             };
-            if line.give_payload_buffer(buffer, cx.backend.now_ms()) {
+            let is_complete = line.give_payload_buffer(buffer, cx.backend.now_ms());
+            self.be_hungry(false, guest);
+            if is_complete {
                 self.payload_complete(guest, cx)?;
             }
             return Ok(true);

@@ -119,6 +119,8 @@ pub(super) struct Connection<C: Completions> {
     spare: Vec<Vec<Run>>,
     /// It waits for a buffer.
     starved: bool,
+    /// It waits for a buffer for a payload, and holds none.
+    hungry: bool,
     /// Looks on end in which it had something to write, and another worker was writing.
     outwritten: u32,
     /// Bytes that the peer's kernel had taken and given when it was looked at.
@@ -155,6 +157,7 @@ impl<C: Completions> Connection<C> {
             reading: Reading::default(),
             spare: Vec::new(),
             starved: false,
+            hungry: false,
             outwritten: 0,
             moved: 0,
             still: 0,
@@ -247,9 +250,21 @@ impl<C: Completions> Connection<C> {
         self.held.clear();
     }
 
+    /// A payload is being hashed or written.
+    fn holds_payload(&self) -> bool {
+        let is_hashed = |work: &Work<C::Buffer>| matches!(work, Work::Payload { .. });
+        self.flight.operations[What::Write as usize] > 0 || !self.writes.is_empty() || self.work.iter().any(is_hashed)
+    }
+
+    fn be_hungry(&mut self, hungry: bool, guest: &mut Guest<C>) {
+        let was_hungry = std::mem::replace(&mut self.hungry, hungry);
+        guest.hungry = guest.hungry + usize::from(hungry) - usize::from(was_hungry);
+    }
+
     /// Drained for good: its stripes go back, its socket is closed.
     pub(super) fn finish(&mut self, guest: &mut Guest<C>, backend: &mut C) {
         assert!(self.drained());
+        self.be_hungry(false, guest);
         if let Some(line) = self.line.take() {
             backend.release(line.socket);
         }
