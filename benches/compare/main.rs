@@ -3,6 +3,14 @@
 //! Everything becomes a [`sample::Sample`], of a run whose result was compared byte for byte before its time counted;
 //! tables, goals and the report are made of nothing else. The one fact that is no sample is a [`goals::Ceiling`].
 
+/// A line for people. That nobody reads any more, as `head` does not, is no reason to lose a run.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        _ = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
+
 mod arguments;
 mod bounds;
 mod ceiling;
@@ -118,15 +126,15 @@ fn run(arguments: &Arguments) -> Result<bool> {
         remote.clear(scene.directory())?;
     }
     for what in &findings.skipped {
-        println!("SKIPPED       {what}");
+        say!("SKIPPED       {what}");
     }
     for failure in &findings.failures {
-        println!("FAILED        {failure}");
+        say!("FAILED        {failure}");
     }
     let goals = if bench.remote.is_none() {
         goals::goals(arguments.cold)
     } else {
-        println!("\nThe goals are for both ends on this machine.");
+        say!("\nThe goals are for both ends on this machine.");
         &[]
     };
     let verdicts = goals::judge(goals, &findings.samples, &findings.ceilings);
@@ -200,9 +208,9 @@ fn measure_sections(arguments: &Arguments, bench: &Bench, scene: &Scene, finding
     }
     if let Some(directory) = &arguments.innodb {
         let pair = innodb::pair(directory).map_err(|error| Error::World(io::Error::other(error)))?;
-        println!("\nA table of MariaDB, before and after 5,000 of 3 million rows changed:");
+        say!("\nA table of MariaDB, before and after 5,000 of 3 million rows changed:");
         for difference in pair.differences()? {
-            println!("{difference}");
+            say!("{difference}");
         }
         measure_pair(rows::TABLE_ROW, &pair.before, &pair.after)?;
     }
@@ -263,7 +271,7 @@ impl Findings {
         let Self { tables, samples, failures, skipped: _, ceilings } = self;
         let run = report::Run { machine, tables, samples, ceilings, verdicts, failures };
         report::write(&run, output).map_err(|error| Error::World(io::Error::other(error)))?;
-        println!("\nReport: {}", output.join("README.md").display());
+        say!("\nReport: {}", output.join("README.md").display());
         Ok(())
     }
 }

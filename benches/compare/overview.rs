@@ -22,7 +22,7 @@ pub(crate) fn print_section(section: &Section, pair: &Pair, samples: &[Sample]) 
         let cell = |row: &str, program: &Program| {
             median(samples, row, program.name(), figure).map_or(String::new(), |value| figure.show(value))
         };
-        println!("\n{}: {}", section.title, figure.name());
+        say!("\n{}: {}", section.title, figure.name());
         print_line("Delta", "Data size", programs.iter().map(|program| program.name().into()));
         for row in &section.rows {
             let changed = pair.changed_bytes(&row.basis).map_or(String::new(), megabytes);
@@ -33,7 +33,7 @@ pub(crate) fn print_section(section: &Section, pair: &Pair, samples: &[Sample]) 
 
 /// Medians of the long path, in seconds.
 pub(crate) fn print_long_path(table: &Table, samples: &[Sample]) {
-    println!("\n{}: {}", table.title, Figure::Seconds.name());
+    say!("\n{}: {}", table.title, Figure::Seconds.name());
     print_line("", "", table.programs.iter().cloned());
     for row in &table.rows {
         let cell = |program: &String| median(samples, row, program, Figure::Seconds);
@@ -47,7 +47,7 @@ pub(crate) fn print_ceilings(parts: &str, ceilings: &[Ceiling], samples: &[Sampl
     if ceilings.is_empty() {
         return;
     }
-    println!("\nAt most, in the same run:\n{parts}");
+    say!("\nAt most, in the same run:\n{parts}");
     for ceiling in ceilings {
         let Ceiling { row, seconds } = ceiling;
         let distances = ceiling.distances(samples);
@@ -55,7 +55,7 @@ pub(crate) fn print_ceilings(parts: &str, ceilings: &[Ceiling], samples: &[Sampl
         let is_beaten = distances.iter().any(|(_, times)| times * TOLERANCE < 1.0);
         let note = if is_beaten { "; more was possible: this bound had the louder moments" } else { "" };
         let distances: Vec<String> = distances.iter().map(|(program, times)| format!("{program} {times:.2}")).collect();
-        println!("{row:<32}{seconds:>8.3} s at least; times that: {}{note}", distances.join(", "));
+        say!("{row:<32}{seconds:>8.3} s at least; times that: {}{note}", distances.join(", "));
     }
 }
 
@@ -65,17 +65,17 @@ fn megabytes(bytes: u64) -> String {
 
 fn print_line(name: &str, size: &str, cells: impl Iterator<Item = String>) {
     let cells: String = cells.map(|cell| format!("{cell:>12}")).collect();
-    println!("{name:<20}{size:>12}{cells}");
+    say!("{name:<20}{size:>12}{cells}");
 }
 
 /// What falls short last, where it is seen. Returns whether nothing does.
 pub(crate) fn print_goals(verdicts: &[Verdict]) -> bool {
-    println!("\nGoals for medians, with a tolerance of 3 %:");
+    say!("\nGoals for medians, with a tolerance of 3 %:");
     for (outcome, word) in
         [(Outcome::NotMeasured, "not measured"), (Outcome::Reached, "reached"), (Outcome::Short, "FALLS SHORT")]
     {
         for verdict in verdicts.iter().filter(|verdict| verdict.outcome == outcome) {
-            println!("{word:<13} {}", verdict.text);
+            say!("{word:<13} {}", verdict.text);
         }
     }
     verdicts.iter().all(|verdict| verdict.outcome != Outcome::Short)

@@ -33,7 +33,7 @@ impl<'a> Remote<'a> {
     pub(crate) fn new(address: &str, rsync: Option<&str>, peers: &'a Peers) -> Self {
         let own = |address: &str| format!("{}/pdcp-bench-{}/", address.trim_end_matches('/'), std::process::id());
         let pdcp = own(address);
-        println!("the other end's files are made in {pdcp}, and are empty in the end; unless interrupted");
+        say!("the other end's files are made in {pdcp}, and are empty in the end; unless interrupted");
         Self { peers, pdcp, rsync: rsync.map(own), targets: Cell::new(0), holds_files: Cell::new(false) }
     }
 

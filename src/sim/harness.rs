@@ -447,8 +447,8 @@ fn scenario(seed: u64) -> Scenario {
         6 => Fault::Shrinks { countdown: countdown(&mut dice) },
         7 => Fault::ControlCut { countdown: countdown(&mut dice) / 4 },
         8 => Fault::Changes { countdown: 0 },
-        10 => Fault::Stall { connection: dice.below(2), after: 1 + dice.roll() % [300, 1_500_000][dice.below(2)] },
         9 => Fault::AllCut { after: 1 + dice.roll() % [300, 1_500_000][dice.below(2)] },
+        10 => Fault::Stall { connection: dice.below(2), after: 1 + dice.roll() % [300, 1_500_000][dice.below(2)] },
         _ => Fault::None,
     };
     let mut mode = || [Mode::Buffered, Mode::Memory, Mode::Direct][dice.below(3)];
