@@ -657,10 +657,13 @@ fn whoever_waits_to_write_is_told_also_when_it_is_not_his_turn() {
 #[test]
 fn a_source_whose_control_is_held_up_believes_the_target() {
     let source = Disk::new(vec![7; 8 * OUTCOMES_MAX * MIB]);
-    let scenario = Scenario { basis: Some(source.clone()), source, deaf_source: true, rough: false, ..plain(1) };
-    let report = run(&scenario);
-    judge(&scenario, &report);
-    assert!(report.committed.is_some(), "{:?}", report.ends);
+    for connections in 1..=4 {
+        let (basis, source) = (Some(source.clone()), source.clone());
+        let scenario = Scenario { basis, source, deaf_source: true, rough: false, ..plain(connections) };
+        let report = run(&scenario);
+        judge(&scenario, &report);
+        assert!(report.committed.is_some(), "{connections}: {:?}", report.ends);
+    }
 }
 
 /// Trigger: two sessions on one worker, and another worker wrote for one of them when this one had something to write.

@@ -118,6 +118,8 @@ struct Guest<C: Completions> {
     /// Of the time at work that is not yet counted: writing, but to a file system that is memory.
     writing_ns: u64,
     outbox: VecDeque<Outcome>,
+    /// Control was behind, and connections may wait for it although all is told by now.
+    held_up: bool,
     backend: std::marker::PhantomData<C>,
 }
 
@@ -147,6 +149,7 @@ impl<C: Completions> Guest<C> {
         while let Some(outcome) = self.outbox.pop_front() {
             if let Err(outcome) = self.shared.tell(outcome) {
                 self.outbox.push_front(outcome);
+                self.held_up = true;
                 break;
             }
         }
@@ -252,7 +255,7 @@ impl<C: Completions> Worker<C> {
         if self.leaving && self.waiting.is_empty() && self.parties.iter().all(Option::is_none) {
             return Ok(false);
         }
-        let held_up = self.parties.iter().filter_map(Option::as_deref).any(|(guest, _)| !guest.outbox.is_empty());
+        let held_up = self.parties.iter().filter_map(Option::as_deref).any(|(guest, _)| guest.held_up);
         let copies = !idle && self.copies();
         let outwritten =
             self.parties.iter().filter_map(Option::as_deref).any(|(_, all)| all.iter().any(Connection::is_outwritten));
@@ -315,15 +318,15 @@ impl<C: Completions> Worker<C> {
         }
     }
 
-    /// Control was behind, and connections took no new stripes: perhaps it has caught up.
+    /// Control was behind, and connections took no new stripes and sent nothing: perhaps it has caught up.
     fn flush_outboxes(&mut self) {
         for slot in 0..SESSIONS_MAX {
             let Some((guest, connections)) = self.parties[slot].as_deref_mut() else { continue };
-            if guest.outbox.is_empty() {
+            if !std::mem::take(&mut guest.held_up) {
                 continue;
             }
             guest.flush();
-            let count = if guest.outbox.is_empty() { connections.len() } else { 0 };
+            let count = if guest.held_up { 0 } else { connections.len() };
             (0..count).for_each(|index| self.enlist(slot, index));
         }
     }
@@ -387,6 +390,7 @@ impl<C: Completions> Worker<C> {
             lively: 0,
             writing_ns: 0,
             outbox: VecDeque::new(),
+            held_up: false,
             backend: std::marker::PhantomData,
         };
         let access = if readback || start.terms.dry_run { Access::Read } else { Access::Update };
