@@ -114,6 +114,8 @@ pub(crate) enum Sweep {
     Sealed,
     /// A quarter of the file against the whole: time and memory
     Size,
+    /// A file that is mostly holes, such as the image of a virtual machine; rsync is told --sparse
+    Holes,
 }
 
 impl Arguments {

@@ -45,7 +45,7 @@ use process::{Error, Result};
 use remote::Remote;
 use report::Machine;
 use rows::Section;
-use sample::Sample;
+use sample::{Log, Sample};
 use scene::{Pair, Scene};
 use spaces::Spaces;
 use std::path::Path;
@@ -60,8 +60,14 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::from(1),
         Err(error) => {
             eprintln!("{error}");
-            // Only if nothing is in it.
-            _ = arguments.output.map(fs::remove_dir);
+            if let Some(output) = &arguments.output {
+                // Only if nothing is in it.
+                _ = fs::remove_dir(output);
+                let raw = output.join(report::RAW);
+                if raw.exists() && !matches!(error, Error::Usage(_)) {
+                    eprintln!("what was measured until then: {}", raw.display());
+                }
+            }
             ExitCode::from(match error {
                 _ if process::is_interrupted() => 130,
                 Error::Usage(_) => 2,
@@ -74,6 +80,7 @@ fn main() -> ExitCode {
 /// Everything that a run found out.
 #[derive(Debug, Default)]
 struct Findings {
+    log: Log,
     tables: Vec<report::Table>,
     samples: Vec<Sample>,
     /// What failed, or had a wrong result.
@@ -96,7 +103,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
         None => Pdcp::with_own_key(&arguments.pdcp, scene.directory()),
     };
     let peers = Peers::find(arguments, pdcp);
-    let mut findings = Findings::default();
+    let raw = arguments.output.as_ref().map(|output| output.join(report::RAW));
+    let mut findings = Findings { log: Log::to(raw), ..Findings::default() };
     if arguments.cold && scene.is_in_memory()? {
         return Err(unusable("--cold wants a --directory on a disk"));
     }
@@ -190,8 +198,8 @@ fn measure_sections(arguments: &Arguments, bench: &Bench, scene: &Scene, finding
     for section in sections {
         let bytes = arguments.size / section.part;
         let pair = match &mut pair {
-            Some(pair) if pair.bytes == bytes => pair,
-            pair => pair.insert(scene.pair("file", bytes)?),
+            Some(pair) if (pair.bytes, pair.texture) == (bytes, section.texture) => pair,
+            pair => pair.insert(scene.pair("file", bytes, section.texture)?),
         };
         findings.measure(&section, bench, pair, arguments)?;
     }
@@ -218,13 +226,14 @@ fn measure_sections(arguments: &Arguments, bench: &Bench, scene: &Scene, finding
 }
 
 fn measure_long_path(arguments: &Arguments, findings: &mut Findings) -> Result<()> {
-    let samples = long_path::run(&long_path::Options {
+    let options = long_path::Options {
         pdcp: &arguments.pdcp,
         directory: &arguments.directory,
         connections: &[arguments.connections.unwrap_or(16), 1],
         runs: arguments.runs,
         congestion_control: arguments.congestion_control.as_deref(),
-    })?;
+    };
+    let samples = long_path::run(&options, &mut findings.log)?;
     let table = tables::of_long_path(&samples);
     let ceiling = |row: &String| goals::Ceiling { row: row.clone(), seconds: long_path::least_seconds() };
     let ceilings: Vec<_> = table.rows.iter().map(ceiling).collect();
@@ -255,7 +264,7 @@ impl Findings {
     fn measure(&mut self, section: &Section, bench: &Bench, pair: &mut Pair, arguments: &Arguments) -> Result<()> {
         let mut bounds = Bounds::new(arguments, section, &bench.directory, pair)?;
         let between = &mut |pair: &mut Pair| bounds.repeat(pair);
-        let (samples, failures) = bench.rounds(&section.rows, pair, arguments.runs, between)?;
+        let (samples, failures) = bench.rounds(&section.rows, pair, arguments.runs, &mut self.log, between)?;
         overview::print_section(section, pair, &samples);
         let (text, ceilings) = bounds.tell(section, pair.bytes, &samples);
         overview::print_ceilings(&text, &ceilings, &samples);
@@ -268,7 +277,7 @@ impl Findings {
 
     /// Writes it all into `output`.
     fn report(self, verdicts: Vec<Verdict>, machine: Machine, output: &Path) -> Result<()> {
-        let Self { tables, samples, failures, skipped: _, ceilings } = self;
+        let Self { log: _, tables, samples, failures, skipped: _, ceilings } = self;
         let run = report::Run { machine, tables, samples, ceilings, verdicts, failures };
         report::write(&run, output).map_err(|error| Error::World(io::Error::other(error)))?;
         say!("\nReport: {}", output.join("README.md").display());

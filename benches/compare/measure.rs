@@ -4,7 +4,7 @@ use crate::peers::{Peers, Program};
 use crate::process::{Ended, Error, Process, Result, ending};
 use crate::remote::Remote;
 use crate::rows::{Confined, Row};
-use crate::sample::Sample;
+use crate::sample::{Log, Sample};
 use crate::scene::Pair;
 use crate::server::{Server, free_port};
 use crate::spaces::{Side, Spaces};
@@ -40,6 +40,7 @@ impl Bench<'_> {
         rows: &[Row],
         pair: &mut Pair,
         runs: u32,
+        log: &mut Log,
         between: &mut dyn FnMut(&mut Pair) -> Result<()>,
     ) -> Result<(Vec<Sample>, Vec<String>)> {
         let (mut samples, mut failures) = (Vec::new(), Vec::new());
@@ -53,8 +54,7 @@ impl Bench<'_> {
                 for program in programs {
                     match self.sample(program, row, pair, run) {
                         Ok(sample) => {
-                            let Sample { row, program, run, seconds, .. } = &sample;
-                            eprintln!("run {run}: {row}, {program}: {seconds:.3} s");
+                            log.tell(&sample)?;
                             samples.push(sample);
                         }
                         Err(Error::Program(what)) => {

@@ -190,9 +190,9 @@ impl Peers {
             Program::PdcpLocal => self.pdcp(row, source, target),
             Program::RsyncDelta | Program::RsyncWhole => {
                 let name = pair.target.file_name().expect("in a scratch directory");
-                self.rsync(program, source, &with_prefix(&format!("rsync://{address}/bench/"), name))
+                self.rsync(program, row, source, &with_prefix(&format!("rsync://{address}/bench/"), name))
             }
-            Program::RsyncLocal => self.rsync(program, source, target),
+            Program::RsyncLocal => self.rsync(program, row, source, target),
             Program::Cp => of("cp", [source, target]),
             Program::B3sum => of(known(&self.b3sum), [source, target]),
             Program::Pdiffcopy => {
@@ -216,10 +216,10 @@ impl Peers {
     }
 
     /// One that was found, in the way that `program` stands for.
-    pub(crate) fn rsync(&self, program: Program, source: &OsStr, target: &OsStr) -> Command {
+    pub(crate) fn rsync(&self, program: Program, row: &Row, source: &OsStr, target: &OsStr) -> Command {
         let way = if program == Program::RsyncWhole { "--whole-file" } else { "--no-whole-file" };
         let mut command = Command::new(known(&self.rsync));
-        command.args(["--inplace", way, "--ignore-times", "--stats"]).args([source, target]);
+        command.args(["--inplace", way, "--ignore-times", "--stats"]).args(row.rsync_options).args([source, target]);
         command
     }
 

@@ -65,7 +65,7 @@ impl<'a> Remote<'a> {
             Program::PdcpPull => self.peers.pdcp(row, format!("{}source", self.pdcp).as_ref(), pair.target.as_os_str()),
             Program::RsyncDelta | Program::RsyncWhole => {
                 let directory = self.rsync.as_deref().expect("a row has rsync only where it was named");
-                self.peers.rsync(program, source, format!("{directory}{}", self.target()).as_ref())
+                self.peers.rsync(program, row, source, format!("{directory}{}", self.target()).as_ref())
             }
             _ => self.peers.pdcp(row, source, format!("{}{}", self.pdcp, self.target()).as_ref()),
         }

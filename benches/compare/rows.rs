@@ -5,7 +5,7 @@
 
 use crate::arguments::{Arguments, Sweep};
 use crate::peers::{Peers, Program};
-use crate::scene::Basis;
+use crate::scene::{Basis, Texture};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::path::PathBuf;
 
@@ -24,6 +24,8 @@ pub(crate) struct Row {
     /// Beside those that all rows have.
     pub(crate) pdcp_options: Vec<String>,
     pub(crate) pdcp_server_options: Vec<String>,
+    /// Beside those that all rows have.
+    pub(crate) rsync_options: &'static [&'static str],
     /// Words of pdcp's that prove that the row was what it is called: without them the run does not count.
     pub(crate) pdcp_says: Option<&'static str>,
     /// The ends are on two hosts, as far as they can tell; else they have one loopback interface.
@@ -38,12 +40,19 @@ pub(crate) struct Section {
     pub(crate) title: &'static str,
     /// Of `--size`, as a divisor.
     pub(crate) part: u64,
+    /// Of its file.
+    pub(crate) texture: Texture,
     /// Whether the machine's least times are measured with it.
     pub(crate) is_bounded: bool,
     pub(crate) rows: Vec<Row>,
 }
 
 impl Section {
+    /// Over a whole file of data, without bounds.
+    fn new(title: &'static str, rows: Vec<Row>) -> Self {
+        Self { title, part: 1, texture: Texture::Data, is_bounded: false, rows }
+    }
+
     /// Only what is wanted and there.
     pub(crate) fn retain(&mut self, arguments: &Arguments, peers: &Peers) {
         for row in &mut self.rows {
@@ -63,6 +72,7 @@ impl Row {
             programs: programs.into(),
             pdcp_options: Vec::new(),
             pdcp_server_options: Vec::new(),
+            rsync_options: &[],
             pdcp_says: None,
             is_between_hosts: false,
             cores: None,
@@ -140,6 +150,9 @@ fn all(arguments: &Arguments, has_hosts: bool) -> Vec<Section> {
     if arguments.wants(Sweep::Size) {
         sections.push(quarter());
     }
+    if arguments.wants(Sweep::Holes) {
+        sections.push(holes());
+    }
     sections
 }
 
@@ -170,7 +183,7 @@ fn between_two_ends(arguments: &Arguments) -> Section {
     }
     rows.push(Row::new("100 % -W", Basis::Changed { percent: 100 }, &wholes).with(&["--whole-file"]));
     rows.push(Row::new("first copy", Basis::Missing, &[&wholes[..], &[Pdiffcopy, Yardstick]].concat()));
-    Section { title: "from one end to the other", part: 1, is_bounded: true, rows }
+    Section { is_bounded: true, ..Section::new("from one end to the other", rows) }
 }
 
 fn changed(percent: u8, programs: &[Program]) -> Row {
@@ -182,7 +195,7 @@ fn changed(percent: u8, programs: &[Program]) -> Row {
 pub(crate) fn pair_of_files(name: &'static str, before: PathBuf) -> Section {
     use Program::{PdcpPull, PdcpPush, Pdiffcopy, RsyncDelta};
     let rows = vec![Row::new(name, Basis::Copied(before), &[PdcpPush, PdcpPull, RsyncDelta, Pdiffcopy])];
-    Section { title: "two states of a file", part: 1, is_bounded: true, rows }
+    Section { is_bounded: true, ..Section::new("two states of a file", rows) }
 }
 
 fn both_local() -> Section {
@@ -191,7 +204,7 @@ fn both_local() -> Section {
         Row::new("local identical", Basis::Changed { percent: 0 }, &programs),
         Row::new("local first copy", Basis::Missing, &programs).with(&["--no-fsync"]), // cp does not wait for the disk
     ];
-    Section { title: "both ends local", part: 1, is_bounded: true, rows }
+    Section { is_bounded: true, ..Section::new("both ends local", rows) }
 }
 
 fn block_sizes() -> Section {
@@ -200,12 +213,7 @@ fn block_sizes() -> Section {
         let row = Row::new(format!("{BLOCK_SIZE_ROW}{size}"), Basis::Scattered, &NETWORKED);
         row.with(&["--block-size", &size])
     };
-    Section {
-        title: "4 KiB changed in every MiB, by the size of a block",
-        part: 1,
-        is_bounded: false,
-        rows: sizes.map(row).collect(),
-    }
+    Section::new("4 KiB changed in every MiB, by the size of a block", sizes.map(row).collect())
 }
 
 fn connections() -> Section {
@@ -214,23 +222,13 @@ fn connections() -> Section {
         let row = Row::new(format!("{CONNECTIONS_ROW}{count}"), Basis::Changed { percent: 100 }, &NETWORKED);
         row.with(&["--whole-file", "--connections", &count])
     };
-    Section {
-        title: "everything sent, by the number of connections",
-        part: 1,
-        is_bounded: false,
-        rows: counts.map(row).collect(),
-    }
+    Section::new("everything sent, by the number of connections", counts.map(row).collect())
 }
 
 /// Hashing is the bill where nothing moves.
 fn cores() -> Section {
     let row = |name, count| Row::new(name, Basis::Changed { percent: 0 }, &NETWORKED).on(count);
-    Section {
-        title: "identical, both ends on the same cores",
-        part: 1,
-        is_bounded: false,
-        rows: vec![row("one core", 1), row("two cores", 2)],
-    }
+    Section::new("identical, both ends on the same cores", vec![row("one core", 1), row("two cores", 2)])
 }
 
 /// What sealing costs where the core is the bill: both ends on one, everything sent. Between hosts pdcp seals unless told.
@@ -247,17 +245,27 @@ fn sealed() -> Section {
     };
     let whole = pair("-W", &Basis::Changed { percent: 100 }, &["--whole-file"]);
     let first = pair("first copy", &Basis::Missing, &[]);
-    Section {
-        title: "sealed and in the clear, both ends on one core",
-        part: 2,
-        is_bounded: false,
-        rows: whole.into_iter().chain(first).collect(),
-    }
+    let rows = whole.into_iter().chain(first).collect();
+    Section { part: 2, ..Section::new("sealed and in the clear, both ends on one core", rows) }
 }
 
 fn quarter() -> Section {
     let rows = vec![Row::new("a quarter", Basis::Changed { percent: 100 }, &NETWORKED)];
-    Section { title: "100 % of a quarter of the file", part: 4, is_bounded: false, rows }
+    Section { part: 4, ..Section::new("100 % of a quarter of the file", rows) }
+}
+
+/// Neither carries the zeros, but both have to know that they are some.
+fn holes() -> Section {
+    use Program::{PdcpPull, PdcpPush, RsyncDelta, RsyncWhole};
+    let row = |name, basis, rsync| {
+        let row = Row::new(name, basis, &[PdcpPush, PdcpPull, rsync]);
+        Row { rsync_options: &["--sparse"], ..row }
+    };
+    let rows = vec![
+        row("holes identical", Basis::Changed { percent: 0 }, RsyncDelta),
+        row("holes first copy", Basis::Missing, RsyncWhole),
+    ];
+    Section { texture: Texture::Holes, ..Section::new("mostly holes", rows) }
 }
 
 /// While it lives, this thread and what it starts have only some of the cores.

@@ -1,6 +1,9 @@
 //! What one timed run says, and what is made of several: medians, of interleaved runs only.
 
 use serde::Serialize;
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
 
 /// One run of one program on one row. Only runs whose result was compared byte for byte become a sample.
 #[derive(Clone, Debug, Serialize)]
@@ -65,6 +68,35 @@ impl Sample {
             Figure::ClientPeakBytes => Some(self.client_peak_bytes as f64),
             Figure::ServerPeakBytes => Some(self.server_peak_bytes as f64),
         }
+    }
+}
+
+/// Samples as they come, told and written down at once: a run that is interrupted keeps what it has measured.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    /// `None`: they are told only.
+    path: Option<PathBuf>,
+    /// Made for the first sample: a run without one leaves nothing.
+    file: Option<csv::Writer<File>>,
+}
+
+impl Log {
+    /// To be written to `path`, in a directory that there may be none of yet.
+    pub(crate) fn to(path: Option<PathBuf>) -> Self {
+        Self { path, file: None }
+    }
+
+    pub(crate) fn tell(&mut self, sample: &Sample) -> io::Result<()> {
+        let Sample { row, program, run, seconds, .. } = sample;
+        eprintln!("run {run}: {row}, {program}: {seconds:.3} s");
+        let Some(path) = &self.path else { return Ok(()) };
+        if self.file.is_none() {
+            fs::create_dir_all(path.parent().expect("a file is in a directory"))?;
+            self.file = Some(csv::Writer::from_path(path)?);
+        }
+        let file = self.file.as_mut().expect("made above");
+        file.serialize(sample)?;
+        file.flush()
     }
 }
 

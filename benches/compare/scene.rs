@@ -5,7 +5,7 @@
 
 use crate::process::{Error, Result};
 use procfs::{Current, Meminfo};
-use rustix::fs::{Advice, FsWord};
+use rustix::fs::{Advice, FallocateFlags, FsWord, fallocate};
 use std::fs::{File, FileTimes, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
@@ -42,6 +42,20 @@ pub(crate) enum Basis {
     Copied(PathBuf),
 }
 
+/// What a source is made of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Texture {
+    Data,
+    /// Of sixteen pieces one is data.
+    Holes,
+}
+
+impl Texture {
+    fn is_data(self, offset: u64) -> bool {
+        self == Self::Data || (offset / PIECE_BYTES).is_multiple_of(16)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Scene {
     directory: TempDir,
@@ -52,6 +66,7 @@ pub(crate) struct Pair {
     pub(crate) source: PathBuf,
     pub(crate) target: PathBuf,
     pub(crate) bytes: u64,
+    pub(crate) texture: Texture,
     /// Whether the target is known to equal the source.
     is_equal: bool,
 }
@@ -94,13 +109,14 @@ impl Scene {
     }
 
     /// A new source of `bytes` that nothing was ever like, and room for its target.
-    pub(crate) fn pair(&self, name: &str, bytes: u64) -> Result<Pair> {
+    pub(crate) fn pair(&self, name: &str, bytes: u64, texture: Texture) -> Result<Pair> {
         let source = self.directory().join(format!("{name}.source"));
         let file = File::create(&source)?;
-        for (offset, length) in pieces(bytes) {
+        file.set_len(bytes)?;
+        for (offset, length) in pieces(bytes).filter(|(offset, _)| texture.is_data(*offset)) {
             file.write_all_at(&content(offset, length), offset)?;
         }
-        self.pair_of(name, source)
+        Ok(Pair { texture, ..self.pair_of(name, source)? })
     }
 
     /// A pair whose source is there already.
@@ -108,7 +124,7 @@ impl Scene {
         let source = std::path::absolute(source)?;
         let bytes = source.metadata()?.len();
         let target = self.directory().join(format!("{name}.target"));
-        Ok(Pair { source, target, bytes, is_equal: false })
+        Ok(Pair { source, target, bytes, texture: Texture::Data, is_equal: false })
     }
 }
 
@@ -207,7 +223,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 
 /// By plain reads and writes: a shared extent (reflink) would make the next write to it dearer. Over what is there: a file
 /// that is cut off first gets its memory anew, in another order each time, and is up to a fifth slower to read than the
-/// source and the ceiling's files, which keep theirs.
+/// source and the ceiling's files, which keep theirs. What is zeros becomes a hole.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut from = File::open(from)?;
     let mut to = OpenOptions::new().write(true).create(true).truncate(false).open(to)?;
@@ -215,7 +231,12 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     loop {
         match from.read(&mut buffer)? {
             0 => break,
-            read => to.write_all(&buffer[..read])?,
+            read if buffer[..read].iter().any(|byte| *byte != 0) => to.write_all(&buffer[..read])?,
+            read => {
+                let (offset, length) = (to.stream_position()?, u64::try_from(read).expect("at most a piece"));
+                fallocate(&to, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)?;
+                to.seek_relative(i64::try_from(read).expect("at most a piece"))?;
+            }
         }
     }
     let bytes = to.stream_position()?;

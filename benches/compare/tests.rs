@@ -11,7 +11,7 @@ mod report;
 mod sample;
 
 use goals::{Ceiling, Goal, Outcome, Times, as_fast_as_the_yardstick, faster, judge, less_cpu, near_ceiling};
-use sample::{Figure, Sample, median};
+use sample::{Figure, Log, Sample, median};
 
 mod medians {
     use super::*;
@@ -52,6 +52,27 @@ mod medians {
         let samples = [sample("10 %", "cp", 1.0)];
         assert_eq!(median(&samples, "10 %", "cp", Figure::MovedBytes), None);
         assert_eq!(median(&samples, "10 %", "cp", Figure::CpuSeconds), Some(2.0));
+    }
+}
+
+mod logs {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn each_sample_is_on_disk_as_soon_as_it_is_told() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("run/raw.csv");
+        let mut log = Log::to(Some(path.clone()));
+        assert!(!path.exists(), "a run without a sample leaves nothing");
+        for (told, seconds) in [(1, 2.5), (2, 3.5)] {
+            log.tell(&medians::sample("10 %", "cp", seconds)).unwrap();
+            let written = fs::read_to_string(&path).unwrap();
+            let lines: Vec<&str> = written.lines().collect();
+            assert!(lines[0].starts_with("row,program,run,seconds,"), "{written}");
+            assert_eq!(lines.len(), 1 + told, "{written}");
+            assert!(lines[told].starts_with(&format!("10 %,cp,0,{seconds},")), "{written}");
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::sync::watch as told;
 /// Makes one copy. Never fails itself: what went wrong is in the summary.
 pub fn copy(config: CopyConfig, watch: &mut dyn Watch) -> Summary {
     let began = Instant::now();
-    let mut copy = Copy::new(config);
+    let mut copy = Copying::new(config);
     let run = async { copy.run(watch, until_signalled()?).await };
     let failure = link::run(run).and_then(|result| result).err();
     copy.end(failure, began)
@@ -34,14 +34,14 @@ pub fn copy(config: CopyConfig, watch: &mut dyn Watch) -> Summary {
 /// The same as a part of something longer: inside a runtime, until told to stop.
 pub(super) async fn copy_until(config: CopyConfig, watch: &mut dyn Watch, stopped: told::Receiver<Stop>) -> Summary {
     let began = Instant::now();
-    let mut copy = Copy::new(config);
+    let mut copy = Copying::new(config);
     let failure = copy.run(watch, stopped).await.err();
     copy.end(failure, began)
 }
 
 /// One copy on its way.
 #[derive(Debug)]
-struct Copy {
+struct Copying {
     config: CopyConfig,
     summary: Summary,
     target: Option<Target>,
@@ -72,7 +72,7 @@ struct Remotely {
     same_host: bool,
 }
 
-impl Copy {
+impl Copying {
     fn new(config: CopyConfig) -> Self {
         Self { summary: blank(&config), config, target: None, basis_bytes: None, lost: false }
     }

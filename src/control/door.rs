@@ -118,7 +118,7 @@ impl Door {
     }
 
     /// Lets one more session of this key in, if it may have one.
-    pub(super) fn admit(self: &Rc<Self>, grant: &Grant, origin: Origin) -> Result<Guest, Failure> {
+    pub(super) fn admit(self: &Rc<Self>, grant: &Grant, origin: Origin) -> Result<Visit, Failure> {
         let mut guests = self.guests.borrow_mut();
         let count = guests.iter().filter(|(guest, _)| *guest == grant.fingerprint).count();
         if grant.sessions_max.is_some_and(|most| count >= most as usize) {
@@ -126,7 +126,7 @@ impl Door {
         }
         let inside = (grant.fingerprint, origin);
         guests.push(inside);
-        Ok(Guest { door: Rc::clone(self), inside })
+        Ok(Visit { door: Rc::clone(self), inside })
     }
 }
 
@@ -190,12 +190,12 @@ impl Drop for Stranger {
 
 /// One session of a key, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(super) struct Visit {
     door: Rc<Door>,
     inside: (Fingerprint, Origin),
 }
 
-impl Drop for Guest {
+impl Drop for Visit {
     fn drop(&mut self) {
         let mut guests = self.door.guests.borrow_mut();
         if let Some(at) = guests.iter().position(|guest| *guest == self.inside) {

@@ -237,7 +237,7 @@ impl Drive<'_> {
             let event = tokio::select! {
                 biased;
                 () = self.bell.notified() => {
-                    self.listen();
+                    self.hear_workers();
                     continue;
                 }
                 done = wait_for(&mut self.blocking) => {
@@ -249,7 +249,7 @@ impl Drive<'_> {
                     Ok(message) => Event::Message(message),
                     Err(error) => {
                         link_lives = false;
-                        self.listen(); // what the workers said comes first
+                        self.hear_workers(); // what the workers said comes first
                         match error {
                             super::link::LinkError::Decode(error) => {
                                 let peer = &self.session.names.peer;
@@ -346,7 +346,7 @@ impl Drive<'_> {
     }
 
     /// Gives the course what the workers have said.
-    fn listen(&mut self) {
+    fn hear_workers(&mut self) {
         while let Ok(outcome) = self.copying.outcomes.try_recv() {
             self.course.handle(translate(outcome, &self.session.names));
         }

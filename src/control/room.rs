@@ -23,9 +23,9 @@ impl Room {
         Self(RefCell::new(vec![Load::default(); workers]))
     }
 
-    /// A place for a session that wants so many connections: perhaps fewer, on as many workers as they can use. Of workers
+    /// A lease for a session that wants so many connections: perhaps fewer, on as many workers as they can use. Of workers
     /// that have as much to do, `turn` says who begins, so that not all sessions meet on the first. `None`: there is none.
-    pub(super) fn take(self: &Rc<Self>, wanted: u32, turn: usize) -> Option<Place> {
+    pub(super) fn take(self: &Rc<Self>, wanted: u32, turn: usize) -> Option<Lease> {
         let mut loads = self.0.borrow_mut();
         let count = loads.len();
         let is_free = |load: &Load| load.sessions < SESSIONS_MAX && load.connections < CONNECTIONS_PER_WORKER_MAX;
@@ -39,13 +39,13 @@ impl Room {
             loads[*at].sessions += 1;
             loads[*at].connections += each;
         }
-        Some(Place { room: Rc::clone(self), workers, each, connections: wanted.min(each * spread) })
+        Some(Lease { room: Rc::clone(self), workers, each, connections: wanted.min(each * spread) })
     }
 }
 
 /// What one session has taken, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Lease {
     room: Rc<Room>,
     /// Its workers, in the order in which its connections use them.
     pub(super) workers: Vec<usize>,
@@ -55,7 +55,7 @@ pub(super) struct Place {
     pub(super) connections: u32,
 }
 
-impl Place {
+impl Lease {
     /// It turns out that fewer connections are enough: gives back the workers that get none, and of the others what is not
     /// needed.
     pub(super) fn settle(&mut self, connections: u32) {
@@ -77,7 +77,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Lease {
     fn drop(&mut self) {
         self.workers.iter().for_each(|at| self.give_back(*at));
     }
@@ -96,25 +96,25 @@ mod tests {
         let both = room.take(3, 1).unwrap();
         assert_eq!((&both.workers[..], both.connections), (&[0, 1][..], 3));
         drop((one, both));
-        let mut places: Vec<_> = std::iter::from_fn(|| room.take(2, 0)).collect();
-        assert_eq!(places.len(), SESSIONS_MAX);
-        places[0].settle(1);
+        let mut leases: Vec<_> = std::iter::from_fn(|| room.take(2, 0)).collect();
+        assert_eq!(leases.len(), SESSIONS_MAX);
+        leases[0].settle(1);
         assert_eq!(room.take(2, 0).unwrap().workers.len(), 1, "a worker was given back");
-        drop(places);
+        drop(leases);
         assert!(room.0.borrow().iter().all(|load| *load == Load::default()));
     }
 
     #[test]
     fn who_wants_more_connections_than_are_left_gets_fewer() {
         let room = Rc::new(Room::new(2));
-        let mut places = Vec::new();
+        let mut leases = Vec::new();
         for want in [128, 128, 128, 128] {
-            let place = room.take(128, 0).unwrap();
-            assert_eq!(place.connections, want);
-            places.push(place);
+            let lease = room.take(128, 0).unwrap();
+            assert_eq!(lease.connections, want);
+            leases.push(lease);
         }
         assert!(room.take(1, 0).is_none());
-        places.truncate(3);
+        leases.truncate(3);
         let odd = room.take(101, 0).unwrap();
         assert_eq!((odd.connections, odd.each), (101, 51));
         assert_eq!(room.take(128, 0).unwrap().connections, 26);
@@ -123,22 +123,22 @@ mod tests {
     #[test]
     fn connections_that_turn_out_not_to_be_needed_are_there_for_others() {
         let room = Rc::new(Room::new(2));
-        let mut place = room.take(128, 0).unwrap();
-        place.settle(7);
-        assert_eq!((place.workers.len(), place.each), (2, 4));
-        place.settle(128);
-        assert_eq!(place.each, 4, "what is given back is gone");
+        let mut lease = room.take(128, 0).unwrap();
+        lease.settle(7);
+        assert_eq!((lease.workers.len(), lease.each), (2, 4));
+        lease.settle(128);
+        assert_eq!(lease.each, 4, "what is given back is gone");
         let load = Load { sessions: 1, connections: 4 };
         assert_eq!(*room.0.borrow(), [load, load]);
-        place.settle(0);
-        drop(place);
+        lease.settle(0);
+        drop(lease);
         assert!(room.0.borrow().iter().all(|load| *load == Load::default()));
     }
 
     #[test]
-    fn an_empty_file_has_a_place_without_connections() {
+    fn an_empty_file_has_a_lease_without_connections() {
         let room = Rc::new(Room::new(1));
-        let place = room.take(0, 0).unwrap();
-        assert_eq!((place.workers.len(), place.connections), (1, 0));
+        let lease = room.take(0, 0).unwrap();
+        assert_eq!((lease.workers.len(), lease.connections), (1, 0));
     }
 }

@@ -8,14 +8,14 @@ use super::audit::Audit;
 use super::client::{Stop, blocking};
 use super::crew::{Crew, Plan, random};
 use super::dial::Seated;
-use super::door::{Door, Guest, Origin, Stranger};
+use super::door::{Door, Origin, Stranger, Visit};
 use super::drive::{Session, drive};
 use super::identity::{Fingerprint, Grant, ServerIdentity};
 use super::link::{self, Caller, DataSocket, Link, LinkError, identify, random_bytes};
 use super::listen::Listeners;
 use super::neighbour::Rendezvous;
 use super::notify::{self, Count};
-use super::room::{Place, Room};
+use super::room::{Lease, Room};
 use super::seats::{NoSeat, Seats};
 use super::signals::Signals;
 use super::teller::Teller;
@@ -207,7 +207,7 @@ impl Drop for Running<'_> {
 }
 
 /// One session's record, told also if its task panics.
-struct Ending<'a> {
+struct Telling<'a> {
     server: &'a Server,
     peer: SocketAddr,
     began: Instant,
@@ -217,7 +217,7 @@ struct Ending<'a> {
     is_told: bool,
 }
 
-impl Ending<'_> {
+impl Telling<'_> {
     fn tell(mut self, result: Result<Done, Failure>) {
         self.tell_once(result);
     }
@@ -229,7 +229,7 @@ impl Ending<'_> {
     }
 }
 
-impl Drop for Ending<'_> {
+impl Drop for Telling<'_> {
     fn drop(&mut self) {
         if !self.is_told && std::thread::panicking() {
             let text = "an internal error ended the session; please report it";
@@ -318,12 +318,12 @@ impl Server {
             let grant = link.about_peer(|tls| self.identity.grant(tls, peer.ip().to_canonical()));
             let key = grant.as_ref().ok().map(|grant| grant.fingerprint);
             let request = Request::from(&hello);
-            let mut ending = Ending { server: self, peer, began, key, request, sealing: None, is_told: false };
+            let mut telling = Telling { server: self, peer, began, key, request, sealing: None, is_told: false };
             let result = match grant {
                 Ok(grant) => match self.let_in(&hello, &name, &grant, origin) {
                     Ok(inside) => {
                         stranger = None;
-                        self.session(&mut link, &hello, &name, &grant, inside, &mut ending).await
+                        self.session(&mut link, &hello, &name, &grant, inside, &mut telling).await
                     }
                     Err(failure) => Err(failure),
                 },
@@ -333,7 +333,7 @@ impl Server {
                 link.send(&Message::Failed(failure.clone().into()));
             }
             self.count.send_modify(|count| count.ended += 1);
-            ending.tell(result);
+            telling.tell(result);
         } else {
             if matches!(&said, Err(LinkError::Tls(error)) if error.is_failed_proof()) {
                 self.door.blame(origin);
@@ -355,12 +355,12 @@ impl Server {
     }
 
     /// Whether there is room for what this client wants.
-    fn let_in(&self, hello: &Hello, name: &[u8], grant: &Grant, origin: Origin) -> Result<(Guest, Place), Failure> {
+    fn let_in(&self, hello: &Hello, name: &[u8], grant: &Grant, origin: Origin) -> Result<(Visit, Lease), Failure> {
         check_hello(hello).map_err(|error| Failure::about(Kind::Protocol, name, error.to_string()))?;
-        let guest = self.door.admit(grant, origin)?;
+        let visit = self.door.admit(grant, origin)?;
         let wanted = wanted_connections(hello, count(&self.mailboxes)).min(self.connections_max);
         let full = || Failure::new(Kind::Busy, "has no room for another session now; try again later");
-        Ok((guest, self.room.take(wanted, random()).ok_or_else(full)?))
+        Ok((visit, self.room.take(wanted, random()).ok_or_else(full)?))
     }
 
     /// Somebody was not let in.
@@ -375,12 +375,12 @@ impl Server {
         hello: &Hello,
         name: &[u8],
         grant: &Grant,
-        (_guest, mut place): (Guest, Place),
-        ending: &mut Ending<'_>,
+        (_visit, mut lease): (Visit, Lease),
+        telling: &mut Telling<'_>,
     ) -> Result<Done, Failure> {
         let mut opened = self.open(hello, grant).await?;
-        let welcome = self.welcome(hello, &opened, &place, link.is_one_host());
-        place.settle(welcome.connections);
+        let welcome = self.welcome(hello, &opened, &lease, link.is_one_host());
+        lease.settle(welcome.connections);
         let session = welcome.session;
         let result = self.begin(link, welcome).await;
         self.seats.borrow_mut().close(&session);
@@ -393,7 +393,7 @@ impl Server {
                 return Err(failure);
             }
         };
-        ending.sealing = Some(sealing);
+        telling.sealing = Some(sealing);
         let sockets = seated.into_iter().map(|seated| seated.joined(Side::Server, sealing.cipher())).collect();
         let lied = |error: ProtocolError| Failure::about(Kind::Protocol, name, error.to_string());
         let agreed = agree(hello, &welcome).map_err(lied)?;
@@ -410,7 +410,7 @@ impl Server {
             own: Vec::new(), // the client puts its own name of us before it
             target_is_here: opened.target.is_some(),
         };
-        let own_workers = count(&place.workers);
+        let own_workers = count(&lease.workers);
         let session = Session {
             terms,
             verify: hello.options.verify,
@@ -418,7 +418,7 @@ impl Server {
             ends,
             source: opened.source,
             target: opened.target,
-            mailboxes: place.workers.iter().map(|at| self.mailboxes[*at].clone()).collect(),
+            mailboxes: lease.workers.iter().map(|at| self.mailboxes[*at].clone()).collect(),
             sockets,
             link: Some(link),
             peer_workers: hello.workers.min(welcome.connections),
@@ -462,19 +462,19 @@ impl Server {
         Ok(Opened { source: None, target: Some(target.await?) })
     }
 
-    fn welcome(&self, hello: &Hello, opened: &Opened, place: &Place, one_host: bool) -> Welcome {
+    fn welcome(&self, hello: &Hello, opened: &Opened, lease: &Lease, one_host: bool) -> Welcome {
         let taken = opened.target.as_ref().is_some_and(|target| target.taken_path() != hello.path);
         let offer = Offer {
             session: random_bytes(),
             source: opened.source.as_ref().map(|source| source.facts().metadata()),
             basis_bytes: opened.target.as_ref().and_then(Target::basis_bytes),
             taken_name: if taken { hello.source_name.clone() } else { Vec::new() },
-            workers: count(&place.workers),
+            workers: count(&lease.workers),
             one_host,
-            connections_max: place.connections,
+            connections_max: lease.connections,
             aes: has_aes(),
             plaintext: self.plaintext,
-            cores: place.workers.iter().filter_map(|at| self.cores.get(*at).copied()).collect(),
+            cores: lease.workers.iter().filter_map(|at| self.cores.get(*at).copied()).collect(),
         };
         welcome(hello, offer)
     }

@@ -11,8 +11,8 @@ mod relay;
 
 use crate::peers::Program;
 use crate::process::{Ended, Error, Process, Result, ending};
-use crate::sample::Sample;
-use crate::scene::{Basis, Pair, Scene};
+use crate::sample::{Log, Sample};
+use crate::scene::{Basis, Pair, Scene, Texture};
 use crate::server::Server;
 use crate::spaces::{Side, Spaces};
 use crate::subject::Pdcp;
@@ -69,7 +69,7 @@ pub(crate) fn least_seconds() -> f64 {
 ///
 /// # Errors
 /// Also for the first copy that fails or is wrong: on a path that loses nothing but time there is no reason for one.
-pub(crate) fn run(options: &Options<'_>) -> Result<Vec<Sample>> {
+pub(crate) fn run(options: &Options<'_>, log: &mut Log) -> Result<Vec<Sample>> {
     let (spaces, [near, far]) = Spaces::unwired(MTU)?;
     let path = LongPath { relay: Relay::start(near, far, SHAPE)?, spaces };
     if let Some(algorithm) = options.congestion_control {
@@ -78,14 +78,14 @@ pub(crate) fn run(options: &Options<'_>) -> Result<Vec<Sample>> {
     prove(&path, options.connections)?;
     let scene = Scene::new(options.directory)?;
     let pdcp = Pdcp::with_own_key(options.pdcp, scene.directory());
-    let mut pair = scene.pair("long-path", FILE_BYTES)?;
+    let mut pair = scene.pair("long-path", FILE_BYTES, Texture::Data)?;
     let mut samples = Vec::new();
     for run in 0..options.runs {
         for connections in options.connections {
             for program in [Program::PdcpPush, Program::PdcpPull] {
                 let sample = path.sample(program, *connections, run, &pdcp, &mut pair)?;
                 let [there, back] = path.relay.passed();
-                eprintln!("run {run}: {}, {}: {:.3} s", sample.row, sample.program, sample.seconds);
+                log.tell(&sample)?;
                 eprintln!("    {there} there, {back} back");
                 samples.push(sample);
             }

@@ -1,7 +1,7 @@
-//! Writes what a run found out into a directory: raw figures, the machine, and a page with tables and charts.
+//! Writes what a run found out into a directory: the machine, and a page with tables and charts.
 //!
 //! Nothing is measured or judged here. All figures shown are medians of the samples, taken by [`sample::median`]; the
-//! samples themselves are in `raw.csv`, so that everything on the page can be had from it again.
+//! samples themselves are in [`RAW`] already, so that everything on the page can be had from it again.
 //!
 //! [`sample::median`]: crate::sample::median
 
@@ -15,6 +15,9 @@ use crate::goals::{Ceiling, Verdict};
 use crate::sample::Sample;
 use std::path::Path;
 use std::{fmt, fs, io};
+
+/// Name of the file that has all samples, in a report's directory.
+pub(crate) const RAW: &str = "raw.csv";
 
 /// All that a run found out.
 #[derive(Debug)]
@@ -63,20 +66,11 @@ pub(crate) enum ReportError {
 
 pub(crate) fn write(run: &Run, directory: &Path) -> Result<(), ReportError> {
     fs::create_dir_all(directory)?;
-    write_samples(&run.samples, &directory.join("raw.csv"))?;
     write_ceilings(&run.ceilings, &directory.join("ceilings.csv"))?;
     fs::write(directory.join("machine.json"), serde_json::to_string_pretty(&run.machine)? + "\n")?;
     let charts = charts::draw(run, directory)?;
     fs::write(directory.join("README.md"), page::page(run, &charts))?;
     Ok(())
-}
-
-fn write_samples(samples: &[Sample], path: &Path) -> Result<(), ReportError> {
-    let mut file = csv::Writer::from_path(path)?;
-    for sample in samples {
-        file.serialize(sample)?;
-    }
-    Ok(file.flush()?)
 }
 
 fn write_ceilings(ceilings: &[Ceiling], path: &Path) -> Result<(), ReportError> {
