@@ -5,9 +5,9 @@
 
 use crate::process::{Error, Result};
 use procfs::{Current, Meminfo};
-use rustix::fs::{Advice, FallocateFlags, FsWord, fallocate};
+use rustix::fs::{Advice, FsWord};
 use std::fs::{File, FileTimes, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -137,10 +137,10 @@ impl Pair {
                 std::thread::sleep(REST);
                 return Ok(remove_if_there(&self.target)?);
             }
-            Basis::Copied(from) => copy(from, &self.target)?,
+            Basis::Copied(from) => copy(from, &self.target, self.texture)?,
             Basis::Changed { .. } | Basis::Scattered => {
                 if !was_equal {
-                    copy(&self.source, &self.target)?;
+                    copy(&self.source, &self.target, self.texture)?;
                 }
                 self.change(basis)?;
             }
@@ -223,24 +223,19 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 
 /// By plain reads and writes: a shared extent (reflink) would make the next write to it dearer. Over what is there: a file
 /// that is cut off first gets its memory anew, in another order each time, and is up to a fifth slower to read than the
-/// source and the ceiling's files, which keep theirs. What is zeros becomes a hole.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut from = File::open(from)?;
-    let mut to = OpenOptions::new().write(true).create(true).truncate(false).open(to)?;
+/// source and the ceiling's files, which keep theirs. Only what is to have holes is cut off: data may be where they shall be.
+fn copy(from: &Path, to: &Path, texture: Texture) -> io::Result<()> {
+    let from = File::open(from)?;
+    let to = OpenOptions::new().write(true).create(true).truncate(texture == Texture::Holes).open(to)?;
+    let bytes = from.metadata()?.len();
+    to.set_len(bytes)?;
     let mut buffer = piece();
-    loop {
-        match from.read(&mut buffer)? {
-            0 => break,
-            read if buffer[..read].iter().any(|byte| *byte != 0) => to.write_all(&buffer[..read])?,
-            read => {
-                let (offset, length) = (to.stream_position()?, u64::try_from(read).expect("at most a piece"));
-                fallocate(&to, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)?;
-                to.seek_relative(i64::try_from(read).expect("at most a piece"))?;
-            }
-        }
+    for (offset, length) in pieces(bytes).filter(|(offset, _)| texture.is_data(*offset)) {
+        let piece = &mut buffer[..usize::try_from(length).expect("at most a piece")];
+        from.read_exact_at(piece, offset)?;
+        to.write_all_at(piece, offset)?;
     }
-    let bytes = to.stream_position()?;
-    to.set_len(bytes)
+    Ok(())
 }
 
 fn are_equal(left: &Path, right: &Path) -> io::Result<bool> {
