@@ -84,6 +84,28 @@ pub enum Ends<F> {
     ReadBack { file: FileTerms<F>, expected: Arc<[(StripeIndex, Digest)]> },
 }
 
+impl<F> Ends<F> {
+    /// Whether frames go over the network, not from one machine to the other.
+    pub(super) fn has_lines(&self) -> bool {
+        matches!(self, Self::Source { .. } | Self::Target { .. })
+    }
+
+    pub(super) fn source(&self) -> Option<&FileTerms<F>> {
+        match self {
+            Self::Source { file, .. } | Self::Both { source: file, .. } => Some(file),
+            Self::Target { .. } | Self::ReadBack { .. } => None,
+        }
+    }
+
+    pub(super) fn target(&self) -> Option<&FileTerms<F>> {
+        match self {
+            Self::Target { file } | Self::Both { target: file, .. } => file.as_ref(),
+            Self::ReadBack { file, .. } => Some(file),
+            Self::Source { .. } => None,
+        }
+    }
+}
+
 /// What a worker tells control.
 #[derive(Debug)]
 pub enum Outcome {

@@ -5,6 +5,7 @@
 //! the session's cursor, counters and pen. An error ends the guest's session and no other.
 
 mod connection;
+mod guest;
 mod holes;
 pub mod inbox;
 mod line;
@@ -12,26 +13,21 @@ mod share;
 mod timesheet;
 mod turns;
 
-use crate::completion::{Access, Account, Completions, Errno, FileId, Mode, Pool};
+use crate::completion::{Account, Completions, Errno, Pool};
 use crate::counters::Counter;
-use crate::digest::Digest;
 use crate::extent::StripeIndex;
 use crate::limits::{ADMISSION_MS, HASH_QUANTUM_BYTES, SESSIONS_MAX};
-use crate::session::readback::ReadBack;
-use crate::session::source::Source;
-use crate::session::target::Target;
-use crate::session::{ProtocolError, Terms};
-use connection::{Bench, Connection, Context, Machines};
+use crate::session::ProtocolError;
+use connection::{Bench, Connection, Context};
 use crossbeam_channel::Receiver;
-use holes::Holes;
-use inbox::{Ends, FileTerms, Job, Joined, Outcome, SessionKey, SessionShared, Start};
+use guest::{Guest, OpenFile, frames, least_pool};
+use inbox::{Job, Joined, Outcome, SessionKey, Start};
 use line::{Line, untag};
 use share::{Full, Shares};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use timesheet::Timesheet;
-use turns::Turns;
 
 /// Why a session ended on a worker.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -78,93 +74,6 @@ impl From<ProtocolError> for WorkerError {
     fn from(error: ProtocolError) -> Self {
         Self::Protocol(error)
     }
-}
-
-/// A guest's file on this worker.
-#[derive(Debug)]
-struct OpenFile {
-    id: FileId,
-    mode: Mode,
-    bytes: u64,
-    /// Extents that one connection may have read and not hashed.
-    reads_max: usize,
-    /// Of a source.
-    holes: Holes,
-}
-
-/// A session's part on this worker, without its connections.
-#[derive(Debug)]
-struct Guest<C: Completions> {
-    key: SessionKey,
-    account: Account,
-    shared: Arc<SessionShared>,
-    terms: Terms,
-    source: Option<OpenFile>,
-    target: Option<OpenFile>,
-    expected: Arc<[(StripeIndex, Digest)]>,
-    /// Where extents come from, as long as there are any ...
-    extent_pool: Pool,
-    /// ... and where the two come from that are set aside.
-    least_pool: Pool,
-    frames: usize,
-    turns: Turns,
-    /// Connections that wait for a buffer for a payload, and hold none.
-    hungry: usize,
-    asked_to_write: bool,
-    stopping: bool,
-    ended: bool,
-    /// What [`SessionShared::lively`] was when we last looked.
-    lively: u64,
-    /// Of the time at work that is not yet counted: writing, but to a file system that is memory.
-    writing_ns: u64,
-    outbox: VecDeque<Outcome>,
-    /// Control was behind, and connections may wait for it although all is told by now.
-    held_up: bool,
-    backend: std::marker::PhantomData<C>,
-}
-
-impl<C: Completions> Guest<C> {
-    /// The next stripe for a connection; `None` until further notice, and where it is not its turn.
-    fn take_stripe(&mut self, index: usize) -> Option<StripeIndex> {
-        let stripe = if self.turns.is_of(index) { self.shared.cursor.take() } else { None };
-        if stripe.is_some() {
-            self.turns.took();
-        }
-        stripe
-    }
-
-    /// Tells control, at the latest when it has room.
-    fn tell(&mut self, outcome: Outcome) {
-        self.outbox.push_back(outcome);
-        self.flush();
-    }
-
-    fn close_files(&mut self, backend: &mut C) {
-        for file in [self.source.take(), self.target.take()].into_iter().flatten() {
-            backend.close(file.id);
-        }
-    }
-
-    fn flush(&mut self) {
-        while let Some(outcome) = self.outbox.pop_front() {
-            if let Err(outcome) = self.shared.tell(outcome) {
-                self.outbox.push_front(outcome);
-                self.held_up = true;
-                break;
-            }
-        }
-    }
-}
-
-/// Where a session's extents come from: buffers that hold at least a block.
-fn least_pool(terms: &Terms) -> Pool {
-    let block_bytes = terms.layout.block().bytes() as usize;
-    if block_bytes <= Pool::Small.buffer_bytes() { Pool::Small } else { Pool::Large }
-}
-
-/// Small-frame buffers that its connections need.
-fn frames<C: Completions>(start: &Start<C>) -> usize {
-    2 * start.sockets.len()
 }
 
 /// A guest with its connections.
@@ -354,92 +263,28 @@ impl<C: Completions> Worker<C> {
     }
 
     fn start(&mut self, start: Start<C>, account: Account) -> Result<(), WorkerError> {
-        let (least_pool, frames) = (least_pool(&start.terms), frames(&start));
-        // Only Both and ReadBack need no line.
-        let (lanes, readback) = match &start.ends {
-            Ends::Source { .. } | Ends::Target { .. } => (0, false),
-            Ends::Both { .. } => (1, false),
-            Ends::ReadBack { .. } => (1, true),
-        };
-        let has_target = matches!(start.ends, Ends::Target { .. } | Ends::Both { .. });
-        let (source, sparse, target, expected) = match start.ends {
-            Ends::Source { file, sparse } => (Some(file), sparse, None, None),
-            Ends::Target { file } => (None, false, file, None),
-            Ends::Both { source, sparse, target } => (Some(source), sparse, target, None),
-            Ends::ReadBack { file, expected } => (None, false, Some(file), Some(expected)),
-        };
-        let direct = [&source, &target].into_iter().flatten().any(|file| file.mode == Mode::Direct);
-        let extent_pool = if direct { Pool::Large } else { least_pool };
         let slot = usize::from(account.0);
-        let mut guest = Guest {
-            key: start.key,
-            account,
-            shared: start.shared,
-            terms: start.terms,
-            source: None,
-            target: None,
-            expected: expected.unwrap_or_default(),
-            extent_pool,
-            least_pool,
-            frames,
-            turns: Turns::new(start.sockets.len().max(lanes), if has_target { start.at_once } else { usize::MAX }),
-            hungry: 0,
-            asked_to_write: false,
-            stopping: false,
-            ended: false,
-            lively: 0,
-            writing_ns: 0,
-            outbox: VecDeque::new(),
-            held_up: false,
-            backend: std::marker::PhantomData,
-        };
-        let access = if readback || start.terms.dry_run { Access::Read } else { Access::Update };
-        let opened = self.open(source.as_ref(), Access::Read, WorkerError::Source).and_then(|source| {
-            guest.source = source;
-            self.open(target.as_ref(), access, WorkerError::Target)
-        });
-        match opened {
-            Ok(target) => guest.target = target,
-            Err(error) => {
-                guest.close_files(&mut self.backend);
-                self.shares.dismiss(account, frames);
-                return Err(error);
-            }
+        let mut guest = Guest::new(&start, account);
+        if let Err(error) = guest.open_files(&start.ends, &mut self.backend) {
+            guest.close_files(&mut self.backend);
+            self.shares.dismiss(account, guest.frames);
+            return Err(error);
         }
-        // Beside a source the basis is compared with what that holds; past the page cache a few bytes cost a page.
-        let heads = lanes == 0 && guest.target.as_ref().is_some_and(|file| file.mode != Mode::Direct);
-        let machines = || Machines {
-            source: guest.source.is_some().then(|| Source::new(guest.terms, sparse)),
-            target: has_target.then(|| Target::new(guest.terms, heads)),
-            readback: readback.then(|| ReadBack::new(guest.terms.layout)),
+        let Start { ends, sockets, .. } = start;
+        let connections = if ends.has_lines() {
+            let connection = |(index, Joined { number, socket, seals })| {
+                let buffer = self.backend.lease(Pool::Frame, account).expect("counted at the door");
+                let line = Line::new(self.backend.adopt(socket), seals, buffer);
+                Connection::new(slot, index, number, Some(line), guest.machines(&ends))
+            };
+            sockets.into_iter().enumerate().map(connection).collect()
+        } else {
+            vec![Connection::new(slot, 0, 0, None, guest.machines(&ends))]
         };
-        let mut connections: Vec<Connection<C>> =
-            (0..lanes).map(|lane| Connection::new(slot, lane, 0, None, machines())).collect();
-        for (index, Joined { number, socket, seals }) in start.sockets.into_iter().enumerate() {
-            let buffer = self.backend.lease(Pool::Frame, account).expect("counted at the door");
-            let line = Line::new(self.backend.adopt(socket), seals, buffer);
-            connections.push(Connection::new(slot, index, number, Some(line), machines()));
-        }
         let count = connections.len();
         self.parties[slot] = Some(Box::new((guest, connections)));
         (0..count).for_each(|index| self.enlist(slot, index));
         Ok(())
-    }
-
-    fn open(
-        &mut self,
-        file: Option<&FileTerms<C::File>>,
-        access: Access,
-        error: fn(Errno) -> WorkerError,
-    ) -> Result<Option<OpenFile>, WorkerError> {
-        let Some(FileTerms { file, mode, bytes }) = file else { return Ok(None) };
-        let id = self.backend.open(file, access, *mode).map_err(error)?;
-        let reads_max = match mode {
-            Mode::Memory => 1, // done at once, so it is hashed while it is in the cache
-            Mode::Buffered => 4,
-            Mode::Direct => usize::MAX,
-        };
-        Ok(Some(OpenFile { id, mode: *mode, bytes: *bytes, reads_max, holes: Holes::default() }))
     }
 
     fn enlist(&mut self, slot: usize, index: usize) {

@@ -4,12 +4,12 @@
 //! no room for now (a buffer, the line) is asked again when there is.
 
 use super::heads::read_heads;
-use super::{Connection, Context, Guest, OpenFile, Work, WorkerError, Write, bytes_of, offset_of, part_of};
+use super::{Connection, Context, Guarded, Guest, OpenFile, Work, WorkerError, Write, bytes_of, offset_of, part_of};
 use crate::completion::{Completions, Operation, Pool};
 use crate::counters::Counter;
-use crate::extent::Run;
+use crate::extent::{Run, StripeIndex};
 use crate::session::readback::Action as ReadBackAction;
-use crate::session::source::{Action as SourceAction, Event as SourceEvent};
+use crate::session::source::{Action as SourceAction, Event as SourceEvent, Source};
 use crate::session::target::{Action as TargetAction, Event as TargetEvent};
 use crate::session::{ProtocolError, Room};
 use crate::wire::{Frame, decode};
@@ -134,18 +134,7 @@ impl<C: Completions> Connection<C> {
             return Ok(target.is_some() && self.starved && !was_starved);
         };
         match action {
-            SourceAction::Map(stripe, run) => {
-                let mut from = offset_of(guest, run);
-                let end = from + guest.terms.layout.run_bytes(run);
-                let OpenFile { id, holes, .. } = guest.source.as_mut().expect("a source has a file");
-                let mut next_hole =
-                    |from| holes.next(from, |from| cx.backend.next_hole(*id, from)).map_err(WorkerError::Source);
-                while let Some((hole, until)) = next_hole(from)?.filter(|(hole, _)| *hole < end) {
-                    source.call(|source| source.handle(SourceEvent::Hole { from: hole, until }))??;
-                    from = until;
-                }
-                source.call(|source| source.handle(SourceEvent::Mapped(stripe)))??;
-            }
+            SourceAction::Map(stripe, run) => map(source, stripe, run, guest, cx)?,
             SourceAction::Read(run) => {
                 self.reading.source += 1;
                 let read = read_of(guest, guest.source.as_ref(), run, buffer.take());
@@ -162,7 +151,7 @@ impl<C: Completions> Connection<C> {
                 },
                 (None, Some(target)) => {
                     target.call(|target| target.handle(TargetEvent::Frame(frame)))??;
-                    let (runs, hole) = match frame {
+                    let (runs, is_hole) = match frame {
                         Frame::Data { pieces, .. } => (pieces, false),
                         Frame::Holes { runs } if !guest.terms.dry_run => (runs, true),
                         _ => return Ok(true),
@@ -172,8 +161,8 @@ impl<C: Completions> Connection<C> {
                     for run in cx.bench.runs.iter().copied() {
                         let (digests, _) = source.call(|source| source.hashes(run))?;
                         target.call(|target| target.handle(TargetEvent::Arrived { run, digests }))??;
-                        let part = (!hole).then(|| part_of(guest, &self.held, run));
-                        self.writes.push_back(part.map_or(Write::Hole(run), |part| Write::Bytes(run, part)));
+                        let bytes = || Write::Bytes(run, part_of(guest, &self.held, run));
+                        self.writes.push_back(if is_hole { Write::Hole(run) } else { bytes() });
                     }
                 }
                 (None, None) => unreachable!("a source has a line or a target beside it"),
@@ -212,6 +201,25 @@ impl<C: Completions> Connection<C> {
         }
         Ok(true)
     }
+}
+
+/// Tells the source where a stripe has holes.
+fn map<C: Completions>(
+    source: &mut Guarded<Source>,
+    stripe: StripeIndex,
+    run: Run,
+    guest: &mut Guest<C>,
+    cx: &mut Context<'_, C>,
+) -> Result<(), WorkerError> {
+    let mut from = offset_of(guest, run);
+    let end = from + guest.terms.layout.run_bytes(run);
+    let OpenFile { id, holes, .. } = guest.source.as_mut().expect("a source has a file");
+    let mut next_hole = |from| holes.next(from, |from| cx.backend.next_hole(*id, from)).map_err(WorkerError::Source);
+    while let Some((hole, until)) = next_hole(from)?.filter(|(hole, _)| *hole < end) {
+        source.call(|source| source.handle(SourceEvent::Hole { from: hole, until }))??;
+        from = until;
+    }
+    source.call(|source| source.handle(SourceEvent::Mapped(stripe)))?.map_err(WorkerError::from)
 }
 
 /// The read of an extent for which there was room.
