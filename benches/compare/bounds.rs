@@ -7,13 +7,13 @@ use crate::arguments::Arguments;
 use crate::ceiling::{Ceiling, RowKind};
 use crate::disk::{self, FioError};
 use crate::goals;
-use crate::peers::Program;
+use crate::peers::{Peers, Program};
 use crate::process::{Error, Result};
 use crate::rows::{Row, Section};
 use crate::sample::{self, Figure, Sample};
 use crate::scene::{Basis, Pair};
 use crate::subject::Pdcp;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What bounds a section's rows.
 #[derive(Debug)]
@@ -21,8 +21,9 @@ pub(crate) enum Bounds {
     Nothing,
     /// What the cores and the memory do.
     Memory(Box<Ceiling>),
-    /// Seconds that fio took, and with how many readers of each file.
+    /// Seconds that `fio` took, and with how many readers of each file.
     Disk {
+        fio: PathBuf,
         seconds: Vec<f64>,
         workers: u32,
     },
@@ -36,13 +37,21 @@ impl Bounds {
     }
 
     /// Of a section that is measured with this pair.
-    pub(crate) fn new(arguments: &Arguments, section: &Section, directory: &Path, pair: &Pair) -> Result<Self> {
+    pub(crate) fn new(
+        arguments: &Arguments,
+        peers: &Peers,
+        section: &Section,
+        directory: &Path,
+        pair: &Pair,
+    ) -> Result<Self> {
         if arguments.no_ceiling || arguments.remote.is_some() || !section.is_bounded {
             return Ok(Self::Nothing);
         }
         if arguments.cold {
+            let Some(fio) = peers.fio() else { return Ok(Self::Nothing) };
             let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
-            return Ok(Self::Disk { seconds: Vec::new(), workers: arguments.workers.unwrap_or(cores) });
+            let workers = arguments.workers.unwrap_or(cores);
+            return Ok(Self::Disk { fio: fio.into(), seconds: Vec::new(), workers });
         }
         Ok(Self::Memory(Box::new(Ceiling::new(
             directory,
@@ -56,14 +65,10 @@ impl Bounds {
         match self {
             Self::Nothing => Ok(()),
             Self::Memory(ceiling) => Ok(ceiling.repeat()?),
-            Self::Disk { seconds, workers } => {
+            Self::Disk { fio, seconds, workers } => {
                 pair.set(&Basis::Changed { percent: 0 })?;
-                match disk::fio_read_seconds(&[pair.source.clone(), pair.target.clone()], *workers) {
+                match disk::fio_read_seconds(fio, &[pair.source.clone(), pair.target.clone()], *workers) {
                     Ok(took) => seconds.push(took),
-                    Err(missing @ FioError::Missing) => {
-                        eprintln!("{missing}");
-                        *self = Self::Nothing;
-                    }
                     Err(FioError::World(error)) => return Err(error.into()),
                     Err(failed @ FioError::Failed(_)) => return Err(Error::Program(failed.to_string())),
                 }

@@ -7,7 +7,7 @@ use pdcp::extent::Deal;
 use pdcp::limits::{LARGE_BUFFER_BYTES, LARGE_BUFFERS, SESSION_EXTENTS_MIN};
 use serde_json::Value;
 use std::fmt::Write as _;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -17,8 +17,6 @@ const DEPTH: usize = SESSION_EXTENTS_MIN + (LARGE_BUFFERS - SESSION_EXTENTS_MIN)
 /// Why there is no figure.
 #[derive(Debug)]
 pub(crate) enum FioError {
-    /// There is no such program here.
-    Missing,
     /// It cannot be run, or a file cannot be looked at.
     World(io::Error),
     /// It ran, and this is what it said.
@@ -28,7 +26,6 @@ pub(crate) enum FioError {
 impl std::fmt::Display for FioError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Missing => write!(f, "fio is not installed: `apt install fio`, `dnf install fio`"),
             Self::World(error) => write!(f, "fio: {error}"),
             Self::Failed(said) => write!(f, "fio: {said}"),
         }
@@ -43,14 +40,14 @@ impl From<io::Error> for FioError {
     }
 }
 
-/// Seconds to read these files at the same time, where each side has so many workers. fio evicts them first.
-pub(crate) fn fio_read_seconds(files: &[PathBuf], workers: u32) -> Result<f64, FioError> {
+/// Seconds that `fio` takes to read these files at the same time, where each side has so many workers. It evicts them first.
+pub(crate) fn fio_read_seconds(fio: &Path, files: &[PathBuf], workers: u32) -> Result<f64, FioError> {
     let mut jobs = String::from("[global]\nrw=read\ndirect=1\nioengine=io_uring\n");
     writeln!(jobs, "bs={LARGE_BUFFER_BYTES}\niodepth={DEPTH}\nzonemode=strided").expect("a string has room");
     for file in files {
         add_readers(&mut jobs, file, std::fs::metadata(file)?.len(), workers);
     }
-    let output = run(&jobs)?;
+    let output = run(fio, &jobs)?;
     if !output.status.success() {
         return Err(FioError::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
@@ -76,15 +73,12 @@ fn add_readers(jobs: &mut String, file: &Path, file_bytes: u64, workers: u32) {
     }
 }
 
-fn run(jobs: &str) -> Result<Output, FioError> {
-    let mut fio = Command::new("fio");
+fn run(fio: &Path, jobs: &str) -> Result<Output, FioError> {
+    let mut fio = Command::new(fio);
     // Into huge pages, as pdcp: in small ones a disk may take an extent in two requests, which reads at half the rate.
     fio.env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
     fio.args(["--output-format=json", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut fio = fio.spawn().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => FioError::Missing,
-        _ => error.into(),
-    })?;
+    let mut fio = fio.spawn()?;
     fio.stdin.take().expect("piped").write_all(jobs.as_bytes())?;
     Ok(fio.wait_with_output()?)
 }

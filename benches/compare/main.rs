@@ -262,7 +262,7 @@ impl Findings {
 
     /// Measures a section, and shows it.
     fn measure(&mut self, section: &Section, bench: &Bench, pair: &mut Pair, arguments: &Arguments) -> Result<()> {
-        let mut bounds = Bounds::new(arguments, section, &bench.directory, pair)?;
+        let mut bounds = Bounds::new(arguments, bench.peers, section, &bench.directory, pair)?;
         let between = &mut |pair: &mut Pair| bounds.repeat(pair);
         let (samples, failures) = bench.rounds(&section.rows, pair, arguments.runs, &mut self.log, between)?;
         overview::print_section(section, pair, &samples);

@@ -160,10 +160,14 @@ impl Bench<'_> {
         Ok(String::from_utf8_lossy(&std::fs::read(self.directory.join(name))?).into_owned())
     }
 
-    /// Why it failed, as most programs say it.
+    /// Why it failed: most programs end with that, and some need two lines for it.
     fn last_words(&self, name: &str) -> String {
         let printed = self.printed(name).unwrap_or_default();
-        printed.lines().next_back().unwrap_or("without a word").to_owned()
+        let lines: Vec<&str> = printed.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        match &lines[lines.len().saturating_sub(2)..] {
+            [] => "without a word".into(),
+            last => last.join("; "),
+        }
     }
 }
 

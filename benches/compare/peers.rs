@@ -80,6 +80,8 @@ pub(crate) struct Peers {
     pdiffcopy: Option<PathBuf>,
     yardstick: Option<PathBuf>,
     b3sum: Option<PathBuf>,
+    /// Where a disk is measured: says what that can do.
+    fio: Option<PathBuf>,
 }
 
 impl Peers {
@@ -101,6 +103,7 @@ impl Peers {
         if arguments.no_fsync {
             options.push("--no-fsync".into());
         }
+        let measures_a_disk = arguments.cold && arguments.remote.is_none() && !arguments.no_ceiling;
         Self {
             pdcp,
             pdcp_options: options,
@@ -109,6 +112,7 @@ impl Peers {
             pdiffcopy: find(&arguments.pdiffcopy, "pip install 'pdiffcopy[client,server]==1.0.1', before Python 3.13"),
             yardstick: arguments.yardstick.as_deref().and_then(|path| find(path, "see --yardstick")),
             b3sum: find("b3sum".as_ref(), "apt-get install b3sum, or cargo install b3sum"),
+            fio: if measures_a_disk { find("fio".as_ref(), "apt-get install fio") } else { None },
         }
     }
 
@@ -122,6 +126,10 @@ impl Peers {
         }
     }
 
+    pub(crate) fn fio(&self) -> Option<&Path> {
+        self.fio.as_deref()
+    }
+
     /// Those that are there, with what each is called.
     pub(crate) fn paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let found = [
@@ -130,6 +138,7 @@ impl Peers {
             ("pdiffcopy", self.pdiffcopy.as_deref()),
             ("yardstick", self.yardstick.as_deref()),
             ("b3sum", self.b3sum.as_deref()),
+            ("fio", self.fio()),
         ];
         found.into_iter().filter_map(|(name, path)| Some((name, path?)))
     }

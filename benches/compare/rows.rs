@@ -7,6 +7,7 @@ use crate::arguments::{Arguments, Sweep};
 use crate::peers::{Peers, Program};
 use crate::scene::{Basis, Texture};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 pub(crate) const BLOCK_SIZE_ROW: &str = "--block-size ";
@@ -173,7 +174,8 @@ fn between_two_ends(arguments: &Arguments) -> Section {
     use Program::{B3sum, PdcpPull, PdcpPush, Pdiffcopy, RsyncDelta, RsyncWhole, Yardstick};
     let deltas = [PdcpPush, PdcpPull, RsyncDelta, Pdiffcopy, Yardstick];
     let wholes = [PdcpPush, PdcpPull, RsyncWhole];
-    let mut rows: Vec<Row> = arguments.changed.iter().map(|percent| changed(*percent, &deltas)).collect();
+    let shares = BTreeSet::from_iter(&arguments.changed); // one that is named twice is one row
+    let mut rows: Vec<Row> = shares.into_iter().map(|percent| changed(*percent, &deltas)).collect();
     for row in &mut rows {
         match row.basis {
             Basis::Changed { percent: 0 } => row.programs.push(B3sum),
