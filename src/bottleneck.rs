@@ -3,7 +3,8 @@
 //! Each end counts only what it sees itself, so the two are laid side by side: the limit is what was busy, or waited for,
 //! the longest on either side. An end that waits for the other one waits for what that is busy with; only where both wait
 //! is it the network, and where one waits and the other has nothing to show for it, the other end had something else to
-//! do. The peer's numbers are any numbers: they decide about a word for people and nothing else.
+//! do. Time in which an end's workers could have run, and had no core, is nothing that it shows to the other one: to itself
+//! it lacks cores. The peer's numbers are any numbers: they decide about a word for people and nothing else.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -61,10 +62,38 @@ pub struct Spent {
     pub peer_us: u64,
 }
 
+/// What the kernel says of threads: how long they were on a core.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct OnCores {
+    /// Running.
+    pub ran_us: u64,
+    /// Able to run, and without a core: others had them all, or a quota was used up.
+    pub without_us: u64,
+}
+
 impl Spent {
-    /// What was spent since it was `before`.
+    /// Takes out what was booked while workers had no core; says how much that was. `all_us` is all the time that they had.
+    ///
+    /// Without a core nothing was booked, or, if it went as it came, work that took longer than it ran; what is left came when
+    /// a wait was over.
+    pub fn take_out(&mut self, on_cores: OnCores, all_us: u64) -> u64 {
+        let Self { hashing_us, source_disk_us, target_disk_us, peer_us } = *self;
+        let booked_us = [hashing_us, source_disk_us, target_disk_us, peer_us].into_iter().fold(0, u64::saturating_add);
+        let mut left_us = on_cores.without_us.saturating_sub(all_us.saturating_sub(booked_us));
+        let mut taken_us = 0;
+        for (us, takes_us) in
+            [(&mut self.hashing_us, hashing_us.saturating_sub(on_cores.ran_us)), (&mut self.peer_us, peer_us)]
+        {
+            let take_us = left_us.min(takes_us);
+            *us -= take_us;
+            left_us -= take_us;
+            taken_us += take_us;
+        }
+        taken_us
+    }
+
     #[must_use]
-    pub fn since(self, before: Self) -> Self {
+    fn since(self, before: Self) -> Self {
         Self {
             hashing_us: self.hashing_us.saturating_sub(before.hashing_us),
             source_disk_us: self.source_disk_us.saturating_sub(before.source_disk_us),
@@ -81,27 +110,43 @@ pub struct Side {
     pub workers: u32,
     /// Where their time went.
     pub spent: Spent,
+    /// And of this, which is in none of it: they could have run, and had no core. Of a peer it is not known.
+    pub without_core_us: u64,
 }
 
 impl Side {
+    /// The same workers, with what was spent since they were at `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            workers: self.workers,
+            spent: self.spent.since(before.spent),
+            without_core_us: self.without_core_us.saturating_sub(before.without_core_us),
+        }
+    }
+
     /// What its workers did with their time, for people.
     pub fn of(self, elapsed_us: u64) -> String {
-        let Spent { hashing_us, source_disk_us, target_disk_us, peer_us } = self.shares(elapsed_us);
-        let [hashing, source, target, peer] =
-            [hashing_us, source_disk_us, target_disk_us, peer_us].map(|share| share / 10);
-        format!("{hashing}% hashing, {source}% source disk, {target}% target disk, {peer}% waiting for the other end")
+        let (Spent { hashing_us, source_disk_us, target_disk_us, peer_us }, without_core_us) = self.shares(elapsed_us);
+        let [hashing, source, target, peer, without] =
+            [hashing_us, source_disk_us, target_disk_us, peer_us, without_core_us].map(|share| share / 10);
+        let without = if without > 0 { format!(", {without}% without a core") } else { String::new() };
+        format!(
+            "{hashing}% hashing, {source}% source disk, {target}% target disk, {peer}% waiting for the other end{without}"
+        )
     }
 
     /// Each as thousandths of all the time that its workers had.
-    fn shares(self, elapsed_us: u64) -> Spent {
+    fn shares(self, elapsed_us: u64) -> (Spent, u64) {
         let all_us = elapsed_us.saturating_mul(u64::from(self.workers)).max(1);
         let share = |us: u64| (us.saturating_mul(1000) / all_us).min(1000);
-        Spent {
+        let spent = Spent {
             hashing_us: share(self.spent.hashing_us),
             source_disk_us: share(self.spent.source_disk_us),
             target_disk_us: share(self.spent.target_disk_us),
             peer_us: share(self.spent.peer_us),
-        }
+        };
+        (spent, share(self.without_core_us))
     }
 }
 
@@ -111,8 +156,8 @@ pub fn limit(elapsed_us: u64, own: Side, peer: Option<Side>, is_one_host: bool) 
     if elapsed_us < ELAPSED_US_MIN {
         return None;
     }
-    let own = own.shares(elapsed_us);
-    let theirs = peer.map(|peer| peer.shares(elapsed_us)).unwrap_or_default();
+    let (own, without_core) = own.shares(elapsed_us);
+    let (theirs, _) = peer.map(|peer| peer.shares(elapsed_us)).unwrap_or_default();
     // Both waited at the same time: for the shorter of the two times at most, and for what is too much for taking turns at
     // least. Half way between them is as good a guess as any.
     let at_most = own.peer_us.min(theirs.peer_us);
@@ -124,7 +169,7 @@ pub fn limit(elapsed_us: u64, own: Side, peer: Option<Side>, is_one_host: bool) 
         (Limit::SourceDisk, own.source_disk_us.max(theirs.source_disk_us)),
         (Limit::TargetDisk, own.target_disk_us.max(theirs.target_disk_us)),
         (Limit::Network, network),
-        (Limit::Hashing, own.hashing_us.max(theirs.hashing_us)),
+        (Limit::Hashing, (own.hashing_us + without_core).max(theirs.hashing_us)),
         (Limit::Peer, if peer.is_some() { own.peer_us.saturating_sub(at_most + at_work) } else { 0 }),
     ];
     let most = shares.iter().map(|(_, share)| *share).max().filter(|share| *share >= SHARE_MIN)?;
@@ -141,7 +186,7 @@ mod tests {
 
     fn side(percent: Percent) -> Side {
         let [hashing_us, source_disk_us, target_disk_us, peer_us] = percent.map(|percent| percent * 2 * 10_000);
-        Side { workers: 2, spent: Spent { hashing_us, source_disk_us, target_disk_us, peer_us } }
+        Side { workers: 2, spent: Spent { hashing_us, source_disk_us, target_disk_us, peer_us }, without_core_us: 0 }
     }
 
     /// A second of a copy, as both ends see it.
@@ -190,6 +235,46 @@ mod tests {
         check([5, 0, 0, 5], [5, 0, 0, 95], None);
     }
 
+    /// Seconds of copies between two hosts, one of which had a quota of a core, or busy neighbours: as it booked its time,
+    /// and percent of it that its workers ran, and could have run. Measured.
+    #[test]
+    fn who_has_no_core_lacks_cores_and_is_waited_for_by_the_other_end() {
+        #[track_caller]
+        fn check(starved: Percent, [ran, without]: [u64; 2], other: Percent) {
+            let mut starved = side(starved);
+            let on_cores = OnCores { ran_us: ran * 20_000, without_us: without * 20_000 };
+            starved.without_core_us = starved.spent.take_out(on_cores, 2_000_000);
+            let told = Side { without_core_us: 0, ..starved };
+            assert_eq!(limit(1_000_000, side(other), Some(told), false), Some(Peer), "{starved:?}");
+            assert_eq!(limit(1_000_000, starved, Some(side(other)), false), Some(Hashing), "{starved:?}");
+        }
+        check([75, 0, 0, 10], [2, 86], [1, 0, 0, 98]); // a twentieth of a core
+        check([33, 0, 0, 66], [5, 91], [4, 0, 0, 95]); // a tenth, caught in waits
+        check([95, 0, 0, 4], [13, 76], [11, 0, 0, 88]); // a quarter
+        check([53, 0, 0, 46], [13, 85], [17, 0, 0, 82]);
+        check([29, 0, 0, 43], [1, 96], [0, 0, 0, 98]); // others of higher priority
+        check([17, 0, 0, 66], [1, 97], [1, 0, 0, 98]);
+    }
+
+    #[test]
+    fn what_is_not_booked_was_without_a_core_first() {
+        #[track_caller]
+        fn check(booked: Percent, [ran, without]: [u64; 2], want: Percent) {
+            let mut spent = side(booked).spent;
+            let on_cores = OnCores { ran_us: ran * 20_000, without_us: without * 20_000 };
+            let before = spent;
+            let taken_us = spent.take_out(on_cores, 2_000_000);
+            assert_eq!(spent, side(want).spent);
+            assert_eq!(taken_us, before.hashing_us + before.peer_us - spent.hashing_us - spent.peer_us);
+        }
+        check([40, 0, 10, 50], [50, 0], [40, 0, 10, 50]);
+        check([40, 0, 10, 30], [40, 20], [40, 0, 10, 30]);
+        check([60, 0, 0, 40], [30, 30], [30, 0, 0, 40]); // preempted at work
+        check([30, 0, 0, 70], [30, 30], [30, 0, 0, 40]); // late back from a wait
+        check([60, 10, 0, 40], [40, 45], [40, 10, 0, 15]); // both
+        check([0, 90, 0, 10], [5, 95], [0, 90, 0, 0]); // disks are disks
+    }
+
     #[test]
     fn where_both_ends_are_here_there_is_neither_network_nor_peer() {
         #[track_caller]
@@ -208,7 +293,7 @@ mod tests {
         #[track_caller]
         fn check(elapsed_us: u64, hashing: u64, want: Option<Limit>) {
             let spent = Spent { hashing_us: elapsed_us * hashing / 1000, ..Spent::default() };
-            assert_eq!(limit(elapsed_us, Side { workers: 1, spent }, None, true), want);
+            assert_eq!(limit(elapsed_us, Side { workers: 1, spent, ..Side::default() }, None, true), want);
         }
         check(ELAPSED_US_MIN - 1, 1000, None);
         check(ELAPSED_US_MIN, 1000, Some(Hashing));
@@ -223,10 +308,12 @@ mod tests {
         let spent = Spent { hashing_us: MOST, source_disk_us: MOST, target_disk_us: MOST, peer_us: MOST };
         for workers in [0, 1, u32::MAX] {
             for elapsed_us in [ELAPSED_US_MIN, MOST] {
-                let liar = Side { workers, spent };
+                let liar = Side { workers, spent, without_core_us: MOST };
                 _ = (limit(elapsed_us, side([5, 0, 0, 95]), Some(liar), false), liar.of(elapsed_us));
             }
         }
         assert_eq!(Spent::default().since(spent), Spent::default());
+        let mut spent = spent;
+        _ = spent.take_out(OnCores { ran_us: MOST, without_us: MOST }, MOST);
     }
 }

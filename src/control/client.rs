@@ -278,7 +278,7 @@ impl Copying {
             ends,
             source,
             target,
-            mailboxes: crew.mailboxes().to_vec(),
+            hands: crew.hands().to_vec(),
             sockets,
             link: peer.map(|peer| peer.link),
             peer_workers,

@@ -9,11 +9,13 @@ use super::{Guest, LOOK_MS, OpenFile, Worker};
 use crate::completion::{Completions, Mode};
 use crate::counters::Counter;
 
-/// Work is booked more often than that, and a wait or a write hardly takes so long. Whoever was away for longer was stopped,
-/// and that is nothing to be booked here: the other end sees it.
+/// Work is booked more often than that, and a wait for a disk or a write hardly takes so long. Whoever was away for longer was
+/// stopped, and that is nothing to be booked here: the other end sees it.
 const WORK_NS_MAX: u64 = 100_000_000;
 /// See [`WORK_NS_MAX`].
-const WAIT_NS_MAX: u64 = 2 * 1_000_000 * LOOK_MS;
+const DISK_NS_MAX: u64 = 2 * 1_000_000 * LOOK_MS;
+/// No wait takes longer than [`LOOK_MS`]: of one that did, nobody knows how much was for the other end.
+const WAIT_NS_MAX: u64 = 1_000_000 * LOOK_MS + WORK_NS_MAX;
 /// Copying takes less than this, whatever a worker asks for in a turn: a few MiB at most.
 const COPYING_NS_MAX: u64 = 1_000_000;
 /// Work that never pauses is booked this often, so that it can be watched.
@@ -61,16 +63,16 @@ impl<C: Completions> Guest<C> {
     fn worked(&mut self, worked_ns: u64) {
         let writing_ns = std::mem::take(&mut self.writing_ns).min(worked_ns);
         self.shared.counters.add(Counter::HashingNs, (worked_ns - writing_ns).min(WORK_NS_MAX));
-        self.shared.counters.add(Counter::TargetDiskNs, writing_ns.min(WAIT_NS_MAX));
+        self.shared.counters.add(Counter::TargetDiskNs, writing_ns.min(DISK_NS_MAX));
     }
 
     fn waited(&self, waits: Waits, waited_ns: u64) {
         let Waits { source_disk, target_disk, line, peer } = waits;
-        let peer = line || (peer && !source_disk && !target_disk);
+        let peer = (line || (peer && !source_disk && !target_disk)) && waited_ns <= WAIT_NS_MAX;
         let booked =
             [(Counter::SourceDiskNs, source_disk), (Counter::TargetDiskNs, target_disk), (Counter::PeerNs, peer)];
         for (counter, _) in booked.into_iter().filter(|(_, waited)| *waited) {
-            self.shared.counters.add(counter, waited_ns.min(WAIT_NS_MAX));
+            self.shared.counters.add(counter, waited_ns.min(DISK_NS_MAX));
         }
     }
 }
