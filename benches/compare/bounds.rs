@@ -53,11 +53,8 @@ impl Bounds {
             let workers = arguments.workers.unwrap_or(cores);
             return Ok(Self::Disk { fio: fio.into(), seconds: Vec::new(), workers });
         }
-        Ok(Self::Memory(Box::new(Ceiling::new(
-            directory,
-            &pair.source,
-            &Pdcp::with_own_key(&arguments.pdcp, directory),
-        )?)))
+        let ceiling = Ceiling::new(directory, &pair.source, &Pdcp::with_own_key(&arguments.pdcp, directory))?;
+        Ok(ceiling.map_or(Self::Nothing, |ceiling| Self::Memory(Box::new(ceiling))))
     }
 
     /// Measures once more.

@@ -41,6 +41,7 @@ const PDCP: [&str; 3] = ["pdcp push", "pdcp pull", "pdcp local"];
 const WARM: &[Goal] = &[
     faster("identical", "rsync delta", 2.4),
     faster("identical", "pdiffcopy", 3.4),
+    faster("identical", "b3sum", 1.0),
     faster("10 %", "rsync delta", 7.5),
     faster("10 %", "pdiffcopy", 3.5),
     faster("50 %", "rsync delta", 18.0),

@@ -3,8 +3,8 @@
 //! What is in it comes from hashes of row numbers, so every machine gets the same rows, and none that compress. Changed
 //! rows lie anywhere in the table, and one of the changed columns has an index: that is what an application does to it.
 //!
-//! The server is our own: made by nobody's installation, its data in the directory that was named, no network, and gone
-//! when we are. What was made stays in that directory for the next run, with the statements that made it.
+//! The server is our own: made by nobody's installation, its data below the directory that was named, no network, and gone
+//! when we are. What was made stays there for the next run, in a directory of its own with the statements that made it.
 
 mod server;
 
@@ -43,6 +43,13 @@ const TABLE_SPACE: &str = "bench/account.ibd";
 /// A copy of the table, nearly: 767.6 MB as MariaDB 11.8 makes it.
 pub(crate) const TABLE_BYTES: u64 = 800_000_000;
 
+/// What making it takes: the server's data, its log and temporary files, and both copies. Seen: 3.7 GB.
+const MAKING_BYTES: u64 = 4_000_000_000;
+/// Below the directory that was named.
+const MADE: &str = "pdcp-bench-table";
+/// Beside the pair: what made it.
+const RECIPE: &str = "made-by.sql";
+
 /// What the blocks are looked at in, each a multiple of those before it.
 const BLOCK_SIZES: [usize; 6] = [4 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10, 1 << 20];
 
@@ -60,21 +67,39 @@ pub(crate) struct Difference {
     pub(crate) bytes: u64,
 }
 
-/// Takes what an earlier run left in `directory`, or makes it there: about a minute, and 4 GB for so long.
-pub(crate) fn pair(directory: &Path) -> Result<Pair, ServerError> {
-    let pair = Pair { before: directory.join("before.ibd"), after: directory.join("after.ibd") };
-    let recipe = directory.join("made-by.sql");
-    let statements = [CREATE, EXPORT, UPDATE, EXPORT].concat();
-    // Written last: where it stands and says the same, the pair is whole and is this one.
-    if fs::read_to_string(&recipe).is_ok_and(|made_by| made_by == statements) {
-        return Ok(pair);
+/// That [`pair`] has what it needs, before minutes are spent on anything else.
+pub(crate) fn check(directory: &Path) -> Result<(), ServerError> {
+    if fs::exists(directory.join(MADE))? {
+        return made(directory).map(|_| ());
     }
-    fs::create_dir_all(directory)?;
-    fs::remove_file(&recipe)
-        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
-    make(&directory.join("server"), &pair)?;
-    fs::write(&recipe, statements)?;
-    Ok(pair)
+    Server::check()?;
+    let space = rustix::fs::statvfs(directory).map_err(io::Error::from)?;
+    let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
+    if free_bytes < MAKING_BYTES { Err(ServerError::NoRoom { free_bytes }) } else { Ok(()) }
+}
+
+/// Takes what an earlier run left below `directory`, or makes it there: about a minute, and 4 GB for so long.
+pub(crate) fn pair(directory: &Path) -> Result<Pair, ServerError> {
+    if !fs::exists(directory.join(MADE))? {
+        let scratch = tempfile::Builder::new().prefix("pdcp-bench-").tempdir_in(directory)?;
+        make(&scratch.path().join("server"), &Pair::in_directory(scratch.path()))?;
+        fs::write(scratch.path().join(RECIPE), statements())?;
+        fs::rename(scratch.path(), directory.join(MADE))?; // whole, or not at all
+    }
+    made(directory)
+}
+
+/// What an earlier run has made.
+fn made(directory: &Path) -> Result<Pair, ServerError> {
+    let made = directory.join(MADE);
+    match fs::read_to_string(made.join(RECIPE)) {
+        Ok(made_by) if made_by == statements() => Ok(Pair::in_directory(&made)),
+        _ => Err(ServerError::Other(made)),
+    }
+}
+
+fn statements() -> String {
+    [CREATE, EXPORT, UPDATE, EXPORT].concat()
 }
 
 fn make(scratch: &Path, pair: &Pair) -> Result<(), ServerError> {
@@ -92,6 +117,10 @@ fn export(server: &mut Server, to: &Path) -> Result<(), ServerError> {
 }
 
 impl Pair {
+    fn in_directory(directory: &Path) -> Self {
+        Self { before: directory.join("before.ibd"), after: directory.join("after.ibd") }
+    }
+
     /// For each size of blocks, from the smallest on.
     pub(crate) fn differences(&self) -> io::Result<[Difference; BLOCK_SIZES.len()]> {
         let (mut before, mut after) = (File::open(&self.before)?, File::open(&self.after)?);

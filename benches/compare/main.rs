@@ -3,13 +3,8 @@
 //! Everything becomes a [`sample::Sample`], of a run whose result was compared byte for byte before its time counted;
 //! tables, goals and the report are made of nothing else. The one fact that is no sample is a [`goals::Ceiling`].
 
-/// A line for people. That nobody reads any more, as `head` does not, is no reason to lose a run.
-macro_rules! say {
-    ($($words:tt)*) => {{
-        use std::io::Write as _;
-        _ = writeln!(std::io::stdout(), $($words)*);
-    }};
-}
+#[macro_use]
+mod say;
 
 mod arguments;
 mod bounds;
@@ -40,10 +35,10 @@ use bounds::Bounds;
 use clap::Parser;
 use goals::Verdict;
 use measure::Bench;
-use peers::Peers;
+use peers::{Peers, Program};
 use process::{Error, Result};
 use remote::Remote;
-use report::Machine;
+use report::{Machine, Table};
 use rows::Section;
 use sample::{Log, Sample};
 use scene::{Pair, Scene};
@@ -59,13 +54,13 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("{error}");
+            tell!("{error}");
             if let Some(output) = &arguments.output {
                 // Only if nothing is in it.
                 _ = fs::remove_dir(output);
                 let raw = output.join(report::RAW);
                 if raw.exists() && !matches!(error, Error::Usage(_)) {
-                    eprintln!("what was measured until then: {}", raw.display());
+                    tell!("what was measured until then: {}", raw.display());
                 }
             }
             ExitCode::from(match error {
@@ -81,7 +76,7 @@ fn main() -> ExitCode {
 #[derive(Debug, Default)]
 struct Findings {
     log: Log,
-    tables: Vec<report::Table>,
+    tables: Vec<Table>,
     samples: Vec<Sample>,
     /// What failed, or had a wrong result.
     failures: Vec<String>,
@@ -102,17 +97,14 @@ fn run(arguments: &Arguments) -> Result<bool> {
         Some(_) => Pdcp::with_the_users_key(&arguments.pdcp),
         None => Pdcp::with_own_key(&arguments.pdcp, scene.directory()),
     };
-    let peers = Peers::find(arguments, pdcp);
+    let peers = Peers::find(arguments, pdcp, scene.directory());
     let raw = arguments.output.as_ref().map(|output| output.join(report::RAW));
     let mut findings = Findings { log: Log::to(raw), ..Findings::default() };
     if arguments.cold && scene.is_in_memory()? {
         return Err(unusable("--cold wants a --directory on a disk"));
     }
-    if arguments.remote.is_some() && arguments.cold {
-        findings.skipped.push("cold: files on the other host stay in its page cache".into());
-    }
-    if arguments.remote.is_some() && arguments.workers.is_some() {
-        findings.skipped.push("workers: the server on the other host has those that it was started with".into());
+    if arguments.remote.is_some() {
+        findings.skipped.extend(out_of_reach(arguments).map(String::from));
     }
     let remote = arguments.remote.as_deref();
     let bench = Bench {
@@ -142,19 +134,34 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let goals = if bench.remote.is_none() {
         goals::goals(arguments.cold)
     } else {
-        say!("\nThe goals are for both ends on this machine.");
+        say!("\nNo goals: they are for both ends on this machine.");
         &[]
     };
     let verdicts = goals::judge(goals, &findings.samples, &findings.ceilings);
     let is_good = overview::print_goals(&verdicts) && findings.failures.is_empty();
     if let Some(output) = &arguments.output {
-        findings.report(verdicts, Machine::look(scene.directory(), peers.paths()), output)?;
+        let measures = |name: &str| findings.samples.iter().any(|sample| sample.program.starts_with(name));
+        let programs = peers.paths().filter(|(name, _)| *name == "fio" || measures(name));
+        let machine = Machine::look(scene.directory(), arguments.size, programs);
+        findings.report(verdicts, machine, output)?;
     }
     Ok(is_good)
 }
 
 fn unusable(why: impl Into<String>) -> Error {
     Error::Usage(why.into())
+}
+
+/// What was asked for, and cannot be had where the other end is another host.
+fn out_of_reach(arguments: &Arguments) -> impl Iterator<Item = &'static str> {
+    [
+        (arguments.cold, "cold: files on the other host stay in its page cache"),
+        (arguments.workers.is_some(), "workers: the server on the other host has those that it was started with"),
+        (arguments.wants(Sweep::Cores), "cores: those of the other host are its own"),
+        (arguments.wants(Sweep::Sealed), "sealed and in the clear: the path to the other host is what it is"),
+    ]
+    .into_iter()
+    .filter_map(|(is_asked_for, why)| is_asked_for.then_some(why))
 }
 
 /// That what was named is there, before minutes are spent on anything else.
@@ -167,8 +174,13 @@ fn check_files(arguments: &Arguments) -> Result<()> {
         };
         return Err(unusable(format!("{}: {error}", path.display())));
     }
-    if !arguments.directory.is_dir() {
-        return Err(unusable(format!("{}: is no directory", arguments.directory.display())));
+    for directory in [&arguments.directory].into_iter().chain(&arguments.innodb) {
+        if !directory.is_dir() {
+            return Err(unusable(format!("{}: is no directory", directory.display())));
+        }
+    }
+    if let Some(directory) = &arguments.innodb {
+        innodb::check(directory).map_err(|error| unusable(format!("{}: {error}", directory.display())))?;
     }
     if let Some(output) = &arguments.output {
         let of = |error: io::Error| unusable(format!("{}: {error}", output.display()));
@@ -206,37 +218,63 @@ fn measure_sections(arguments: &Arguments, bench: &Bench, scene: &Scene, finding
     if findings.samples.is_empty() && arguments.files.is_empty() && arguments.innodb.is_none() && !arguments.long_path {
         return Err(unusable("no row and no program is left to measure"));
     }
-    let mut measure_pair = |name, before: &Path, after: &Path| {
-        let mut section = rows::pair_of_files(name, before.into());
-        section.retain(arguments, bench.peers);
-        findings.measure(&section, bench, &mut scene.pair_of(name, after.into())?, arguments)
-    };
     if let [before, after] = &arguments.files[..] {
-        measure_pair(rows::OWN_FILES_ROW, before, after)?;
+        let name = rows::OWN_FILES_ROW;
+        if let Some(section) = rows::pair_of_files(name, before.into(), arguments, bench.peers) {
+            findings.measure(&section, bench, &mut scene.pair_of(name, after.into())?, arguments)?;
+        }
     }
     if let Some(directory) = &arguments.innodb {
-        let pair = innodb::pair(directory).map_err(|error| Error::World(io::Error::other(error)))?;
-        say!("\nA table of MariaDB, before and after 5,000 of 3 million rows changed:");
-        for difference in pair.differences()? {
-            say!("{difference}");
+        match measure_table(directory, arguments, bench, scene, findings) {
+            // What was measured before it is worth keeping.
+            Err(Error::Program(why)) => findings.failures.push(format!("{}: {why}", rows::TABLE_ROW)),
+            measured => measured?,
         }
-        measure_pair(rows::TABLE_ROW, &pair.before, &pair.after)?;
+    }
+    Ok(())
+}
+
+fn measure_table(
+    directory: &Path,
+    arguments: &Arguments,
+    bench: &Bench,
+    scene: &Scene,
+    findings: &mut Findings,
+) -> Result<()> {
+    let name = rows::TABLE_ROW;
+    let placeholder = directory.join("before");
+    if rows::pair_of_files(name, placeholder, arguments, bench.peers).is_none() {
+        return Ok(());
+    }
+    let pair = innodb::pair(directory).map_err(|error| match error {
+        _ if process::is_interrupted() => Error::Interrupted,
+        error => Error::Program(error.to_string()),
+    })?;
+    say!("\nA table of MariaDB, before and after 5,000 of 3 million rows changed:");
+    let differences = pair.differences()?.map(|difference| difference.to_string());
+    differences.iter().for_each(|difference| say!("{difference}"));
+    if let Some(section) = rows::pair_of_files(name, pair.before, arguments, bench.peers) {
+        findings.measure(&section, bench, &mut scene.pair_of(name, pair.after)?, arguments)?;
+        findings.note(differences);
     }
     Ok(())
 }
 
 fn measure_long_path(arguments: &Arguments, findings: &mut Findings) -> Result<()> {
+    let connections = arguments.connections.unwrap_or(16);
+    let programs = [Program::PdcpPush, Program::PdcpPull].into_iter().filter(|way| rows::is_wanted(arguments, *way));
     let options = long_path::Options {
         pdcp: &arguments.pdcp,
         directory: &arguments.directory,
-        connections: &[arguments.connections.unwrap_or(16), 1],
+        connections: if connections == 1 { &[1] } else { &[connections, 1] },
+        programs: &programs.collect::<Vec<_>>(),
         runs: arguments.runs,
         congestion_control: arguments.congestion_control.as_deref(),
     };
-    let samples = long_path::run(&options, &mut findings.log)?;
-    let table = tables::of_long_path(&samples);
+    let long_path::Outcome { samples, proof } = long_path::run(&options, &mut findings.log)?;
+    let table = Table { notes: proof, ..tables::of_long_path(&samples) };
     let ceiling = |row: &String| goals::Ceiling { row: row.clone(), seconds: long_path::least_seconds() };
-    let ceilings: Vec<_> = table.rows.iter().map(ceiling).collect();
+    let ceilings: Vec<_> = table.rows.iter().map(|row| ceiling(&row.name)).collect();
     overview::print_long_path(&table, &samples);
     overview::print_ceilings("", &ceilings, &samples);
     findings.ceilings.extend(ceilings);
@@ -269,16 +307,21 @@ impl Findings {
         let (text, ceilings) = bounds.tell(section, pair.bytes, &samples);
         overview::print_ceilings(&text, &ceilings, &samples);
         self.ceilings.extend(ceilings);
-        self.tables.push(section.into());
+        self.tables.push(tables::of_section(section, pair));
         self.samples.extend(samples);
         self.failures.extend(failures);
         Ok(())
     }
 
+    /// What has to be known about the section that was measured last.
+    fn note(&mut self, notes: impl IntoIterator<Item = String>) {
+        self.tables.last_mut().expect("it was measured").notes.extend(notes);
+    }
+
     /// Writes it all into `output`.
     fn report(self, verdicts: Vec<Verdict>, machine: Machine, output: &Path) -> Result<()> {
-        let Self { log: _, tables, samples, failures, skipped: _, ceilings } = self;
-        let run = report::Run { machine, tables, samples, ceilings, verdicts, failures };
+        let Self { log: _, tables, samples, failures, skipped, ceilings } = self;
+        let run = report::Run { machine, tables, samples, ceilings, verdicts, failures, skipped };
         report::write(&run, output).map_err(|error| Error::World(io::Error::other(error)))?;
         say!("\nReport: {}", output.join("README.md").display());
         Ok(())

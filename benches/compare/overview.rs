@@ -2,7 +2,7 @@
 
 use crate::goals::{Ceiling, Outcome, TOLERANCE, Verdict};
 use crate::peers::Program;
-use crate::report::Table;
+use crate::report::{Table, megabytes};
 use crate::rows::Section;
 use crate::sample::{Figure, Sample, median};
 use crate::scene::Pair;
@@ -36,9 +36,9 @@ pub(crate) fn print_long_path(table: &Table, samples: &[Sample]) {
     say!("\n{}: {}", table.title, Figure::Seconds.name());
     print_line("", "", table.programs.iter().cloned());
     for row in &table.rows {
-        let cell = |program: &String| median(samples, row, program, Figure::Seconds);
+        let cell = |program: &String| median(samples, &row.name, program, Figure::Seconds);
         let cells = table.programs.iter().map(|program| cell(program).map_or(String::new(), |s| format!("{s:.2}")));
-        print_line(row, "", cells);
+        print_line(&row.name, "", cells);
     }
 }
 
@@ -59,10 +59,6 @@ pub(crate) fn print_ceilings(parts: &str, ceilings: &[Ceiling], samples: &[Sampl
     }
 }
 
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
-}
-
 fn print_line(name: &str, size: &str, cells: impl Iterator<Item = String>) {
     let cells: String = cells.map(|cell| format!("{cell:>12}")).collect();
     say!("{name:<20}{size:>12}{cells}");
@@ -70,13 +66,12 @@ fn print_line(name: &str, size: &str, cells: impl Iterator<Item = String>) {
 
 /// What falls short last, where it is seen. Returns whether nothing does.
 pub(crate) fn print_goals(verdicts: &[Verdict]) -> bool {
-    say!("\nGoals for medians, with a tolerance of 3 %:");
-    for (outcome, word) in
-        [(Outcome::NotMeasured, "not measured"), (Outcome::Reached, "reached"), (Outcome::Short, "FALLS SHORT")]
-    {
-        for verdict in verdicts.iter().filter(|verdict| verdict.outcome == outcome) {
-            say!("{word:<13} {}", verdict.text);
-        }
+    let of = |outcome| verdicts.iter().filter(move |verdict| verdict.outcome == outcome);
+    if !verdicts.is_empty() {
+        say!("\nGoals for medians, with a tolerance of 3 %; {} were not measured:", of(Outcome::NotMeasured).count());
     }
-    verdicts.iter().all(|verdict| verdict.outcome != Outcome::Short)
+    for (outcome, word) in [(Outcome::Reached, "reached"), (Outcome::Short, "FALLS SHORT")] {
+        of(outcome).for_each(|verdict| say!("{word:<13} {}", verdict.text));
+    }
+    of(Outcome::Short).count() == 0
 }

@@ -1,7 +1,7 @@
 //! The programs that are measured: where they are, how each is asked for a copy, and what its answer says.
 
 use crate::arguments::Arguments;
-use crate::process::Result;
+use crate::process::{Error, Result};
 use crate::rows::Row;
 use crate::scene::Pair;
 use crate::subject::Pdcp;
@@ -33,6 +33,19 @@ const YARDSTICK_SHAPE: [&str; 2] = ["64", "2"];
 const PDIFFCOPY_BLOCK_BYTES: u64 = 1 << 20;
 
 impl Program {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::PdcpPush,
+        Self::PdcpPull,
+        Self::PdcpLocal,
+        Self::RsyncDelta,
+        Self::RsyncWhole,
+        Self::RsyncLocal,
+        Self::Cp,
+        Self::Pdiffcopy,
+        Self::Yardstick,
+        Self::B3sum,
+    ];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::PdcpPush => "pdcp push",
@@ -48,19 +61,27 @@ impl Program {
         }
     }
 
-    /// File bytes that it moved, by what it printed.
-    pub(crate) fn moved_bytes(self, printed: &str) -> Option<u64> {
-        match self {
-            Self::PdcpPush | Self::PdcpPull | Self::PdcpLocal => {
-                let summary = printed.lines().find(|line| line.starts_with('{'))?;
-                serde_json::from_str::<serde_json::Value>(summary).ok()?.get("changed_bytes")?.as_u64()
-            }
+    /// File bytes that it moved, by what it printed; `None` where it never tells.
+    ///
+    /// # Errors
+    /// [`Error::Program`] where it should have told: it was not at work, though all may be equal.
+    pub(crate) fn moved_bytes(self, printed: &str) -> Result<Option<u64>> {
+        let moved = match self {
+            Self::PdcpPush | Self::PdcpPull | Self::PdcpLocal => proven_bytes(printed),
             Self::RsyncDelta | Self::RsyncWhole | Self::RsyncLocal => number_behind(printed, "Literal data: "),
             Self::Pdiffcopy if printed.contains("Nothing to do") => Some(0),
-            Self::Pdiffcopy => Some(number_behind(printed, "Will upload ")? * PDIFFCOPY_BLOCK_BYTES),
-            Self::Cp | Self::Yardstick | Self::B3sum => None,
-        }
+            Self::Pdiffcopy => number_behind(printed, "Will upload ").map(|blocks| blocks * PDIFFCOPY_BLOCK_BYTES),
+            Self::Cp | Self::Yardstick | Self::B3sum => return Ok(None),
+        };
+        moved.map(Some).ok_or_else(|| Error::Program("did not say what it moved".into()))
     }
+}
+
+/// What pdcp moved, if it says that it has proven all of it.
+fn proven_bytes(printed: &str) -> Option<u64> {
+    let summary = printed.lines().find(|line| line.starts_with('{'))?;
+    let summary: serde_json::Value = serde_json::from_str(summary).ok()?;
+    summary["changed_bytes"].as_u64().filter(|_| summary["verified"] == true)
 }
 
 /// A number with commas between its digits.
@@ -85,8 +106,8 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Says on standard error what is missing, and how to get it.
-    pub(crate) fn find(arguments: &Arguments, pdcp: Pdcp) -> Self {
+    /// Says on standard error what is missing, and how to get it. Files will be copied in `directory`.
+    pub(crate) fn find(arguments: &Arguments, pdcp: Pdcp, directory: &Path) -> Self {
         let mut options = Vec::new();
         let mut server_options = Vec::new();
         if let Some(connections) = arguments.connections {
@@ -109,7 +130,12 @@ impl Peers {
             pdcp_options: options,
             pdcp_server_options: server_options,
             rsync: find("rsync".as_ref(), "apt-get install rsync"),
-            pdiffcopy: find(&arguments.pdiffcopy, "pip install 'pdiffcopy[client,server]==1.0.1', before Python 3.13"),
+            pdiffcopy: if fits_a_url(directory) {
+                find(&arguments.pdiffcopy, "pip install 'pdiffcopy[client,server]==1.0.1', before Python 3.13")
+            } else {
+                tell!("without pdiffcopy, which would write to another path than {}", directory.display());
+                None
+            },
             yardstick: arguments.yardstick.as_deref().and_then(|path| find(path, "see --yardstick")),
             b3sum: find("b3sum".as_ref(), "apt-get install b3sum, or cargo install b3sum"),
             fio: if measures_a_disk { find("fio".as_ref(), "apt-get install fio") } else { None },
@@ -251,6 +277,11 @@ impl Peers {
     }
 }
 
+/// pdiffcopy takes a path for a URL, which ends at these, and does not decode it.
+fn fits_a_url(path: &Path) -> bool {
+    path.to_str().is_some_and(|path| !path.contains(['?', '#', ';']))
+}
+
 fn of<'a>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = &'a OsStr>) -> Command {
     let mut command = Command::new(program);
     command.args(arguments);
@@ -279,7 +310,7 @@ fn find(program: &Path, how_to_install: &str) -> Option<PathBuf> {
         directories.map(|directory| directory.join(program)).find(is_program)
     };
     if found.is_none() {
-        eprintln!("without {}, which is not installed: {how_to_install}", program.display());
+        tell!("without {}, which is not installed: {how_to_install}", program.display());
     }
     found
 }

@@ -35,6 +35,16 @@ pub(crate) enum Error {
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
+impl Error {
+    /// Says of a program's failure whose it is.
+    pub(crate) fn of(self, whose: &str) -> Self {
+        match self {
+            Self::Program(what) => Self::Program(format!("{whose}: {what}")),
+            error => error,
+        }
+    }
+}
+
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         Self::World(error)

@@ -4,7 +4,7 @@
 //! compared here. Nothing can be removed there: what was made is made empty in the end.
 
 use crate::peers::{Peers, Program};
-use crate::process::{Error, Process, Result};
+use crate::process::{Error, Process, Result, ending};
 use crate::rows::Row;
 use crate::scene::{Basis, Pair};
 use std::cell::Cell;
@@ -89,15 +89,16 @@ impl<'a> Remote<'a> {
     }
 
     fn push(&self, from: &Path, name: &str) -> Result<()> {
+        run(self.peers.pdcp(&plain(), from.as_os_str(), format!("{}{name}", self.pdcp).as_ref()))?;
         self.holds_files.set(true);
-        run(self.peers.pdcp(&plain(), from.as_os_str(), format!("{}{name}", self.pdcp).as_ref()))
+        Ok(())
     }
 }
 
 impl Drop for Remote<'_> {
     fn drop(&mut self) {
         if self.holds_files.get() {
-            eprintln!("files are left in {}", self.pdcp);
+            tell!("files are left in {}", self.pdcp);
         }
     }
 }
@@ -109,8 +110,9 @@ fn plain() -> Row {
 
 fn run(mut command: Command) -> Result<()> {
     let ended = Process::start(command.stdout(Stdio::null()))?.wait(LIMIT)?;
-    if !ended.status.success() {
-        return Err(Error::World(std::io::Error::other(format!("{command:?} failed"))));
+    if ended.status.success() {
+        return Ok(());
     }
-    Ok(())
+    // Why, it has said itself.
+    Err(Error::World(std::io::Error::other(format!("pdcp cannot set up the other end: {}", ending(ended.status)))))
 }

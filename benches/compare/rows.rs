@@ -55,7 +55,7 @@ impl Section {
     }
 
     /// Only what is wanted and there.
-    pub(crate) fn retain(&mut self, arguments: &Arguments, peers: &Peers) {
+    fn retain(&mut self, arguments: &Arguments, peers: &Peers) {
         for row in &mut self.rows {
             row.programs.retain(|program| peers.has(*program) && is_wanted(arguments, *program));
         }
@@ -121,8 +121,12 @@ pub(crate) fn sections(arguments: &Arguments, peers: &Peers, has_hosts: bool) ->
     sections
 }
 
-/// The first word of `--rows` that begins no row, with the rows that there are.
+/// The first word of `--rows` or `--programs` that begins none, with those that there are.
 pub(crate) fn unknown(arguments: &Arguments) -> Option<String> {
+    let programs = Program::ALL.map(Program::name);
+    if let Some(unknown) = arguments.programs.iter().find(|word| !programs.iter().any(|name| name.starts_with(*word))) {
+        return Some(format!("no program begins with '{unknown}'; there are: {}", programs.join(", ")));
+    }
     let sections = all(arguments, arguments.wants(Sweep::Sealed)).into_iter();
     let mut rows: Vec<String> = sections.flat_map(|section| section.rows).map(|row| row.name).collect();
     rows.extend((!arguments.files.is_empty()).then(|| OWN_FILES_ROW.into()));
@@ -157,7 +161,7 @@ fn all(arguments: &Arguments, has_hosts: bool) -> Vec<Section> {
     sections
 }
 
-fn is_wanted(arguments: &Arguments, program: Program) -> bool {
+pub(crate) fn is_wanted(arguments: &Arguments, program: Program) -> bool {
     let is_named = arguments.programs.iter().any(|name| program.name().starts_with(name.as_str()));
     let is_wanted_way = match program {
         Program::PdcpPush => arguments.wants_push(),
@@ -193,11 +197,18 @@ fn changed(percent: u8, programs: &[Program]) -> Row {
     Row::new(name, Basis::Changed { percent }, programs)
 }
 
-/// One row: `before` is to become the source of the pair that the section is measured with.
-pub(crate) fn pair_of_files(name: &'static str, before: PathBuf) -> Section {
+/// One row: `before` is to become the source of the pair that the section is measured with. `None`: it is not wanted.
+pub(crate) fn pair_of_files(
+    name: &'static str,
+    before: PathBuf,
+    arguments: &Arguments,
+    peers: &Peers,
+) -> Option<Section> {
     use Program::{PdcpPull, PdcpPush, Pdiffcopy, RsyncDelta};
     let rows = vec![Row::new(name, Basis::Copied(before), &[PdcpPush, PdcpPull, RsyncDelta, Pdiffcopy])];
-    Section { is_bounded: true, ..Section::new("two states of a file", rows) }
+    let mut section = Section { is_bounded: true, ..Section::new("two states of a file", rows) };
+    section.retain(arguments, peers);
+    (!section.rows.is_empty()).then_some(section)
 }
 
 fn both_local() -> Section {

@@ -22,10 +22,10 @@ pub(crate) struct Sample {
     pub(crate) client_cpu_seconds: f64,
     /// See above; 0 where there is no server, `None` where it is on another machine.
     pub(crate) server_cpu_seconds: Option<f64>,
-    /// Largest resident set of the asking process; 0 where it is not known.
-    pub(crate) client_peak_bytes: u64,
-    /// Of the server; 0 where there is none, or it is on another machine.
-    pub(crate) server_peak_bytes: u64,
+    /// Largest resident set of the asking process, or of one of its children; `None` where it is not known.
+    pub(crate) client_peak_bytes: Option<u64>,
+    /// Of the server; `None` where there is none, or it is on another machine.
+    pub(crate) server_peak_bytes: Option<u64>,
 }
 
 /// What can be asked of a sample.
@@ -65,8 +65,8 @@ impl Sample {
             Figure::Seconds => Some(self.seconds),
             Figure::MovedBytes => self.moved_bytes.map(|bytes| bytes as f64),
             Figure::CpuSeconds => self.server_cpu_seconds.map(|server| self.client_cpu_seconds + server),
-            Figure::ClientPeakBytes => Some(self.client_peak_bytes as f64),
-            Figure::ServerPeakBytes => Some(self.server_peak_bytes as f64),
+            Figure::ClientPeakBytes => self.client_peak_bytes.map(|bytes| bytes as f64),
+            Figure::ServerPeakBytes => self.server_peak_bytes.map(|bytes| bytes as f64),
         }
     }
 }
@@ -88,7 +88,7 @@ impl Log {
 
     pub(crate) fn tell(&mut self, sample: &Sample) -> io::Result<()> {
         let Sample { row, program, run, seconds, .. } = sample;
-        eprintln!("run {run}: {row}, {program}: {seconds:.3} s");
+        tell!("run {run}: {row}, {program}: {seconds:.3} s");
         let Some(path) = &self.path else { return Ok(()) };
         if self.file.is_none() {
             fs::create_dir_all(path.parent().expect("a file is in a directory"))?;

@@ -172,7 +172,9 @@ impl Pair {
     fn changes(&self, basis: &Basis) -> impl Iterator<Item = (u64, u64)> {
         let pieces = self.bytes.div_ceil(PIECE_BYTES);
         let (count, bytes) = match basis {
-            Basis::Changed { percent } => (pieces * u64::from(*percent) / 100, PIECE_BYTES),
+            // Of something at least one: a row is what it is called.
+            Basis::Changed { percent: 0 } => (0, PIECE_BYTES),
+            Basis::Changed { percent } => ((pieces * u64::from(*percent) / 100).max(1), PIECE_BYTES),
             Basis::Scattered => (pieces, PAGE_BYTES),
             Basis::Missing | Basis::Copied(_) => (0, 0),
         };
@@ -192,10 +194,16 @@ impl Pair {
         Ok(())
     }
 
-    /// Whether the target has become the source, byte for byte.
-    pub(crate) fn compare(&mut self) -> Result<bool> {
+    /// That the target has become the source, byte for byte.
+    ///
+    /// # Errors
+    /// [`Error::Program`] if it has not.
+    pub(crate) fn compare(&mut self) -> Result<()> {
+        if !self.target.try_exists()? {
+            return Err(Error::Program("made no target".into()));
+        }
         self.is_equal = are_equal(&self.source, &self.target)?;
-        Ok(self.is_equal)
+        if self.is_equal { Ok(()) } else { Err(Error::Program("the result is wrong".into())) }
     }
 }
 

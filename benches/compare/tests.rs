@@ -1,14 +1,26 @@
-//! The tests of the comparison's arithmetic, for `cargo test`: a bench without harness runs none.
+//! The tests of the comparison's arithmetic, and of what it lets count, for `cargo test`: a bench without harness runs none.
 
 #![expect(dead_code, reason = "the comparison uses more of it than its tests do")]
 #![allow(clippy::unwrap_used, reason = "a test may end at the first surprise")]
 
+#[macro_use]
+#[expect(unused_macros, reason = "findings are shown by the comparison alone")]
+mod say;
+
+mod arguments;
 mod goals;
 mod innodb;
 #[path = "ceiling/lane.rs"]
 mod lane;
+mod peers;
+mod process;
 mod report;
+mod rows;
 mod sample;
+mod scene;
+#[path = "../../src/cli/size.rs"]
+mod size;
+mod subject;
 
 use goals::{Ceiling, Goal, Outcome, Times, as_fast_as_the_yardstick, faster, judge, less_cpu, near_ceiling};
 use sample::{Figure, Log, Sample, median};
@@ -25,8 +37,8 @@ mod medians {
             moved_bytes: None,
             client_cpu_seconds: seconds,
             server_cpu_seconds: Some(seconds),
-            client_peak_bytes: 0,
-            server_peak_bytes: 0,
+            client_peak_bytes: None,
+            server_peak_bytes: None,
         }
     }
 
@@ -151,22 +163,100 @@ mod differences {
     }
 }
 
+mod proofs {
+    use super::peers::Program;
+    use super::process::Error;
+    use super::scene::{Basis, Scene, Texture};
+    use std::fs;
+    use std::path::Path;
+
+    /// Trigger: a program that does nothing, where nothing had to be done. Damage: the best figure of all.
+    #[test]
+    fn a_program_that_does_not_say_what_it_moved_was_not_at_work() {
+        #[track_caller]
+        fn check(program: Program, printed: &str, want: Option<u64>) {
+            assert_eq!(program.moved_bytes(printed).ok().flatten(), want, "{printed:?}");
+        }
+        check(Program::RsyncDelta, "", None);
+        check(Program::RsyncDelta, "Number of files: 1\nLiteral data: 1,048,576 bytes\n", Some(1 << 20));
+        check(Program::Pdiffcopy, "", None);
+        check(Program::Pdiffcopy, "Nothing to do!", Some(0));
+        check(Program::Pdiffcopy, "Will upload 3 blocks totaling 3 MiB.", Some(3 << 20));
+        check(Program::PdcpPush, "", None);
+        check(Program::PdcpPush, r#"{"changed_bytes":5}"#, None);
+        check(Program::PdcpPush, r#"{"changed_bytes":5,"verified":false}"#, None);
+        check(Program::PdcpPush, r#"{"changed_bytes":5,"verified":true}"#, Some(5));
+        assert!(matches!(Program::Cp.moved_bytes(""), Ok(None)), "it never tells");
+    }
+
+    #[test]
+    fn only_the_sources_bytes_are_a_result() {
+        let scratch = tempfile::tempdir().unwrap();
+        let scene = Scene::new(scratch.path()).unwrap();
+        let mut pair = scene.pair("file", 3 << 20, Texture::Data).unwrap();
+        let mut check = |change: &dyn Fn(&Path), want: &str| {
+            pair.set(&Basis::Changed { percent: 0 }).unwrap();
+            change(&pair.target);
+            match (pair.compare(), want) {
+                (Ok(()), "") => (),
+                (Err(Error::Program(what)), want) if what == want => (),
+                (result, want) => panic!("{result:?}, wanted {want:?}"),
+            }
+        };
+        check(&|_| (), "");
+        check(&|target| fs::remove_file(target).unwrap(), "made no target");
+        check(&|target| fs::write(target, "").unwrap(), "the result is wrong");
+        check(
+            &|target| {
+                let mut content = fs::read(target).unwrap();
+                content[2 << 20] ^= 1;
+                fs::write(target, content).unwrap();
+            },
+            "the result is wrong",
+        );
+    }
+
+    /// Trigger: a file of less than a hundred pieces. Damage: nothing was changed in the row '10 %'.
+    #[test]
+    fn a_share_of_a_small_file_is_something() {
+        let scratch = tempfile::tempdir().unwrap();
+        let pair = Scene::new(scratch.path()).unwrap().pair("file", 4 << 20, Texture::Data).unwrap();
+        for (percent, pieces) in [(0, 0), (1, 1), (10, 1), (50, 2), (100, 4)] {
+            assert_eq!(pair.changed_bytes(&Basis::Changed { percent }), Some(pieces << 20), "{percent} %");
+        }
+    }
+
+    /// Trigger: a directory of somebody's that has the table's name. Damage: his files would have been replaced.
+    #[test]
+    fn what_is_in_the_place_of_the_table_and_was_not_made_by_us_is_left_alone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let own = scratch.path().join("pdcp-bench-table/before.ibd");
+        fs::create_dir(own.parent().unwrap()).unwrap();
+        fs::write(&own, "precious").unwrap();
+        let told = super::innodb::pair(scratch.path()).unwrap_err().to_string();
+        assert!(told.contains("is not this table"), "{told}");
+        assert_eq!(fs::read_to_string(own).unwrap(), "precious");
+    }
+}
+
 mod reports {
     use super::medians::sample;
-    use super::report::{Machine, Run, Shape, Table, write};
+    use super::report::{Machine, Row, Run, Shape, Table, write};
     use super::*;
     use std::fs;
     use std::path::Path;
 
-    fn table(title: &str, shape: Shape, rows: &[&str]) -> Table {
-        let names = |names: &[&str]| names.iter().map(|name| String::from(*name)).collect();
-        Table { title: title.into(), shape, rows: names(rows), programs: names(&["pdcp push", "rsync delta"]) }
+    fn table(title: &str, shape: Shape, rows: &[(&str, Option<u64>)]) -> Table {
+        let rows = rows.iter().map(|(name, changed_bytes)| Row { name: (*name).into(), changed_bytes: *changed_bytes });
+        let programs = vec!["pdcp push".into(), "rsync delta".into()];
+        Table { title: title.into(), shape, rows: rows.collect(), programs, notes: vec!["by moonlight".into()] }
     }
 
     fn run(tables: Vec<Table>, samples: Vec<Sample>) -> Run {
         let ceilings = vec![Ceiling { row: "10 %".into(), seconds: 0.5 }];
-        let machine = Machine::look(Path::new("/"), std::iter::empty());
-        Run { machine, tables, samples, ceilings, verdicts: Vec::new(), failures: vec!["10 %: cp failed".into()] }
+        let machine = Machine::look(Path::new("/"), 20_000_000, std::iter::empty());
+        let (failures, skipped) = (vec!["10 %: cp failed".into()], vec!["sealed: not here".into()]);
+        Run { machine, tables, samples, ceilings, verdicts: Vec::new(), failures, skipped }
     }
 
     /// Names of the charts, and the page.
@@ -187,14 +277,18 @@ mod reports {
             sample("10 %", "rsync delta", 7.0),
             sample("50 %", "rsync delta", 8.0),
         ];
-        let (_, page) = written(&run(vec![table("two ends", Shape::Bars, &["10 %", "50 %"])], samples));
+        let rows = [("10 %", Some(2_000_000)), ("50 %", None)];
+        let (_, page) = written(&run(vec![table("two ends", Shape::Bars, &rows)], samples));
         for line in [
             "## Two ends",
-            "| seconds | pdcp push | rsync delta | ceiling | pdcp / ceiling |",
-            "| 10 % | 1.500 | 7.000 | 0.500 | 3.00 |",
-            "| 50 % |  | 8.000 |  |  |",
+            "| file | 20.0 MB |",
+            "- by moonlight",
+            "| seconds | data size | pdcp push | rsync delta | ceiling | pdcp / ceiling |",
+            "| 10 % | 2.0 MB | 1.500 | 7.000 | 0.500 | 3.00 |",
+            "| 50 % |  |  | 8.000 |  |  |",
             "| 10 % | 3.000 | 14.000 |",
             "- 10 %: cp failed",
+            "- sealed: not here",
         ] {
             assert!(page.lines().any(|have| have == line), "no line {line:?} in:\n{page}");
         }
@@ -205,7 +299,8 @@ mod reports {
     fn what_was_not_measured_is_not_drawn() {
         let moved = |row: &str, bytes| Sample { moved_bytes: Some(bytes), ..sample(row, "pdcp push", 1.0) };
         let check = |shape, samples: Vec<Sample>, want: &[&str]| {
-            let (have, page) = written(&run(vec![table("one", shape, &["--sweep 1", "--sweep 2"])], samples));
+            let (have, page) =
+                written(&run(vec![table("one", shape, &[("--sweep 1", None), ("--sweep 2", None)])], samples));
             assert_eq!(have, want, "{shape:?}");
             assert!(want.iter().all(|chart| page.contains(&format!("]({chart})"))), "{page}");
         };

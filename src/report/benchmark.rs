@@ -54,8 +54,8 @@ fn heading(with_rsync: bool) -> String {
 fn row(level: &Level) -> String {
     let percent = nearest_percent(level.delta_bytes, level.data_bytes);
     let moved = HumanBytes(level.copy.changed_bytes.unwrap_or(0)).to_string();
-    let rsync = level.rsync_seconds.map(|seconds| format!(" | {seconds:>14.2} s")).unwrap_or_default();
-    format!("{percent:>9}% | {moved:>16} | {:>13.2} s{rsync}", level.copy.elapsed_seconds)
+    let rsync = level.rsync_seconds.map(|seconds| format!(" | {seconds:>14.3} s")).unwrap_or_default();
+    format!("{percent:>9}% | {moved:>16} | {:>13.3} s{rsync}", level.copy.elapsed_seconds)
 }
 
 fn nearest_percent(part: u64, whole: u64) -> u64 {
@@ -127,9 +127,9 @@ mod tests {
             assert_eq!(row(&level), want);
             assert_eq!(row(&level).len(), heading(rsync_seconds.is_some()).len());
         }
-        check(0, None, "        0% |        77.00 MiB |          1.50 s");
-        check(77 << 20, None, "       10% |        77.00 MiB |          1.50 s");
-        check(768 << 20, Some(1234.567), "      100% |        77.00 MiB |          1.50 s |        1234.57 s");
+        check(0, None, "        0% |        77.00 MiB |         1.500 s");
+        check(77 << 20, None, "       10% |        77.00 MiB |         1.500 s");
+        check(768 << 20, Some(1234.567), "      100% |        77.00 MiB |         1.500 s |       1234.567 s");
     }
 
     #[test]

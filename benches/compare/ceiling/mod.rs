@@ -123,14 +123,17 @@ impl Ceiling {
         3 * source_bytes.min(SAMPLE_BYTES)
     }
 
-    /// Measures in `directory`, with `source_file`, which should be in the page cache, and this pdcp.
-    pub(crate) fn new(directory: &Path, source_file: &Path, pdcp: &Pdcp) -> io::Result<Self> {
+    /// Measures in `directory`, with `source_file`, which should be in the page cache, and this pdcp. `None`: the file is
+    /// too short to measure with.
+    pub(crate) fn new(directory: &Path, source_file: &Path, pdcp: &Pdcp) -> io::Result<Option<Self>> {
         let cores = core_affinity::get_core_ids().ok_or_else(|| io::Error::other("no cores to pin lanes to"))?;
         let source = File::open(source_file)?;
         let source_bytes = source.metadata()?.len();
         let lanes = cores.len() as u64;
-        let chunks = (source_bytes.min(SAMPLE_BYTES) / (lanes * CHUNK_BYTES)).checked_ilog2().map(|log| 1 << log);
-        let chunks: u64 = chunks.ok_or_else(|| io::Error::other("the source is too short to measure with"))?;
+        let Some(log) = (source_bytes.min(SAMPLE_BYTES) / (lanes * CHUNK_BYTES)).checked_ilog2() else {
+            return Ok(None);
+        };
+        let chunks: u64 = 1 << log;
         let source_step_bytes = source_bytes / (chunks * lanes) / PIECE_BYTES as u64 * PIECE_BYTES as u64;
         let ceiling = Self {
             starter: Starter::new(directory, pdcp)?,
@@ -146,7 +149,7 @@ impl Ceiling {
         };
         ceiling.lanes(Cores::All, &ceiling.targets).iter().try_for_each(fill)?;
         ceiling.lanes(Cores::All, &ceiling.shared(&ceiling.inode)).iter().try_for_each(fill)?;
-        Ok(ceiling)
+        Ok(Some(ceiling))
     }
 
     /// Measures everything once more, in about three seconds.

@@ -40,6 +40,12 @@ const DONE: &str = "statement-done";
 pub(crate) enum ServerError {
     /// Neither of these is installed.
     Missing([&'static str; 2]),
+    /// Making the table takes more than this.
+    NoRoom {
+        free_bytes: u64,
+    },
+    /// This is in the place of the table, and was not made by these statements.
+    Other(PathBuf),
     /// It ended, or did not answer; this is its log.
     NotStarted(String),
     /// It refused this; its reason is on our standard error.
@@ -65,14 +71,20 @@ struct Session {
 }
 
 impl Server {
-    /// Whatever is in `scratch` is removed, now and at the end.
+    /// That it can be started, as far as programs are concerned.
+    pub(crate) fn check() -> Result<(), ServerError> {
+        find(SERVER_NAMES).and(find(CLIENT_NAMES)).map(|_| ())
+    }
+
+    /// Makes `scratch`, which is removed at the end.
     pub(crate) fn start(scratch: &Path) -> Result<Self, ServerError> {
         let (program, client) = (find(SERVER_NAMES)?, find(CLIENT_NAMES)?);
         let data = scratch.join("data");
         let log = scratch.join("log");
-        remove(scratch)?;
         // Closed to others: whoever reaches the socket may do all.
-        DirBuilder::new().recursive(true).mode(0o700).create(data.join("mysql"))?;
+        let mut closed = DirBuilder::new();
+        closed.mode(0o700).create(scratch)?;
+        closed.recursive(true).create(data.join("mysql"))?;
         let mut command = Command::new("setpriv"); // of util-linux; the server itself does not heed Ctrl-C
         command.args(["--pdeathsig", "KILL"]).arg(program).args(OPTIONS);
         if geteuid().is_root() {
@@ -128,7 +140,7 @@ impl Drop for Server {
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
-        let _ = remove(&self.scratch); // the next one will try again, and tell
+        let _ = fs::remove_dir_all(&self.scratch); // it lies in a scratch directory, which will try again
     }
 }
 
@@ -159,13 +171,6 @@ fn find(names: [&'static str; 2]) -> Result<PathBuf, ServerError> {
     candidates.into_iter().find(|candidate| candidate.is_file()).ok_or(ServerError::Missing(names))
 }
 
-fn remove(scratch: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(scratch) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 impl From<io::Error> for ServerError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
@@ -178,6 +183,10 @@ impl fmt::Display for ServerError {
             Self::Missing([name, _]) => {
                 write!(f, "no {name}: the row of a real table needs MariaDB (apt-get install mariadb-server)")
             }
+            Self::NoRoom { free_bytes } => {
+                write!(f, "making the table takes 4 GB for a while, and {:.2} GB are free", *free_bytes as f64 / 1e9)
+            }
+            Self::Other(path) => write!(f, "{}: is not this table; remove it to have it made anew", path.display()),
             Self::NotStarted(log) => write!(f, "MariaDB did not start:\n{log}"),
             Self::Refused(statements) => write!(f, "MariaDB refused one of: {statements}"),
             Self::Io(error) => write!(f, "making the table: {error}"),

@@ -42,6 +42,8 @@ pub(crate) struct Options<'a> {
     pub(crate) directory: &'a Path,
     /// A row for each.
     pub(crate) connections: &'a [u32],
+    /// Push and pull, or one of them.
+    pub(crate) programs: &'a [Program],
     /// Of each row, in turn.
     pub(crate) runs: u32,
     /// Such as `cubic`; `None` is this machine's default.
@@ -65,49 +67,63 @@ pub(crate) fn least_seconds() -> f64 {
     FILE_BYTES as f64 * 8.0 / FILE_BITS_PER_SECOND
 }
 
-/// Push and pull for each number of connections, in turn. What the path itself does is told on standard error.
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) samples: Vec<Sample>,
+    /// What the path does, to connects and to plain TCP.
+    pub(crate) proof: Vec<String>,
+}
+
+/// Each program for each number of connections, in turn.
 ///
 /// # Errors
 /// Also for the first copy that fails or is wrong: on a path that loses nothing but time there is no reason for one.
-pub(crate) fn run(options: &Options<'_>, log: &mut Log) -> Result<Vec<Sample>> {
+pub(crate) fn run(options: &Options<'_>, log: &mut Log) -> Result<Outcome> {
     let (spaces, [near, far]) = Spaces::unwired(MTU)?;
     let path = LongPath { relay: Relay::start(near, far, SHAPE)?, spaces };
     if let Some(algorithm) = options.congestion_control {
         path.spaces.choose_congestion_control(algorithm)?;
     }
-    prove(&path, options.connections)?;
+    let proof = prove(&path, options.connections)?;
     let scene = Scene::new(options.directory)?;
     let pdcp = Pdcp::with_own_key(options.pdcp, scene.directory());
     let mut pair = scene.pair("long-path", FILE_BYTES, Texture::Data)?;
     let mut samples = Vec::new();
     for run in 0..options.runs {
         for connections in options.connections {
-            for program in [Program::PdcpPush, Program::PdcpPull] {
-                let sample = path.sample(program, *connections, run, &pdcp, &mut pair)?;
+            for program in options.programs {
+                let sample = path.sample(*program, *connections, run, &pdcp, &mut pair);
+                let sample = sample.map_err(|error| error.of(&format!("{}, {}", row(*connections), program.name())))?;
                 let [there, back] = path.relay.passed();
                 log.tell(&sample)?;
-                eprintln!("    {there} there, {back} back");
+                tell!("    {there} there, {back} back");
                 samples.push(sample);
             }
         }
     }
-    Ok(samples)
+    Ok(Outcome { samples, proof })
 }
 
-/// The round trip, and what plain TCP reaches.
-fn prove(path: &LongPath, connections: &[u32]) -> Result<()> {
+/// The round trip, and what plain TCP reaches. Also told on standard error.
+fn prove(path: &LongPath, connections: &[u32]) -> Result<Vec<String>> {
+    let mut proof = Vec::new();
+    let mut note = |what: String| {
+        tell!("long path: {what}");
+        proof.push(what);
+    };
     let algorithm = path.spaces.congestion_control()?;
     let round_trip = proof::round_trip(&path.spaces)?;
-    eprintln!("long path: a connect takes {:.1} ms; congestion control {algorithm}", round_trip.as_secs_f64() * 1e3);
+    note(format!("a connect takes {:.1} ms; congestion control {algorithm}", round_trip.as_secs_f64() * 1e3));
     for connections in connections {
         path.spaces.forget()?;
         let took = proof::bulk(&path.spaces, *connections, FILE_BYTES)?.as_secs_f64();
         let megabits = FILE_BYTES as f64 * 8.0 / took / 1e6;
         let [there, back] = path.relay.passed();
-        eprintln!("long path: plain TCP, {connections} connections: {took:.3} s, {megabits:.0} Mbit/s");
-        eprintln!("    {there} there, {back} back");
+        note(format!("plain TCP, {connections} connections: {took:.3} s, {megabits:.0} Mbit/s"));
+        tell!("    {there} there, {back} back");
     }
-    Ok(())
+    Ok(proof)
 }
 
 impl LongPath {
@@ -124,22 +140,20 @@ impl LongPath {
         let server = server.end()?;
         let printed = fs::read_to_string(&printed)?;
         if !client.status.success() {
-            return Err(Error::Program(format!("{}: {}, {printed}", row(connections), ending(client.status))));
+            return Err(Error::Program(format!("{}, {}", ending(client.status), printed.trim())));
         }
-        if !pair.compare()? {
-            return Err(Error::Program(format!("{}: the result is wrong", row(connections))));
-        }
+        pair.compare()?;
         Ok(Sample {
             row: row(connections),
             program: program.name().into(),
             run,
             seconds,
-            moved_bytes: program.moved_bytes(&printed),
+            moved_bytes: program.moved_bytes(&printed)?,
             client_cpu_seconds: client.cpu_seconds,
             server_cpu_seconds: Some(server.cpu_seconds),
             // A process begins with the peak of the one that starts it, and the relay's queues are in ours.
-            client_peak_bytes: 0,
-            server_peak_bytes: 0,
+            client_peak_bytes: None,
+            server_peak_bytes: None,
         })
     }
 

@@ -5,6 +5,7 @@ use procfs::{CpuInfo, Current, Meminfo};
 use rustix::system::uname;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 use std::{env, thread};
@@ -13,7 +14,7 @@ use std::{env, thread};
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Machine {
     pub(crate) date: String,
-    /// As typed, behind the script's name.
+    /// As typed behind the script's name, quoted where a shell needs it.
     pub(crate) command: String,
     /// Of this repository; `-dirty` where it had changes.
     pub(crate) commit: String,
@@ -24,25 +25,34 @@ pub(crate) struct Machine {
     pub(crate) kernel: String,
     /// Of the directory that files were copied in.
     pub(crate) file_system: String,
+    /// Of the file that was copied, where a section says nothing else.
+    pub(crate) file_bytes: u64,
     /// What each program calls itself.
     pub(crate) versions: BTreeMap<String, String>,
 }
 
 impl Machine {
     /// `directory` is where files are copied; `programs` are those that took part, by name and path.
-    pub(crate) fn look<'a>(directory: &Path, programs: impl Iterator<Item = (&'static str, &'a Path)>) -> Self {
-        let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    pub(crate) fn look<'a>(
+        directory: &Path,
+        file_bytes: u64,
+        programs: impl Iterator<Item = (&'static str, &'a Path)>,
+    ) -> Self {
+        let arguments = env::args_os().skip(1).filter(|argument| argument != "--bench");
+        let words: Vec<Vec<u8>> = arguments.map(OsString::into_encoded_bytes).collect();
+        let words = shlex::bytes::try_join(words.iter().map(Vec::as_slice)).expect("no argument holds a NUL");
         let top = env!("CARGO_MANIFEST_DIR");
         let memory = Meminfo::current().map(|memory| memory.mem_total);
         Self {
             date: first_line("date", &["+%F %R %z"]),
-            command: format!("scripts/bench.sh {}", arguments.join(" ")).trim_end().into(),
+            command: format!("scripts/bench.sh {}", String::from_utf8_lossy(&words)).trim_end().into(),
             commit: first_line("git", &["-C", top, "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]),
             cpu: cpu().unwrap_or_else(unknown),
             cores: thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: memory.unwrap_or(0),
             kernel: uname().release().to_string_lossy().into(),
             file_system: file_system(directory).unwrap_or_else(unknown),
+            file_bytes,
             versions: programs.map(|(name, program)| (name.into(), first_line(program, &["--version"]))).collect(),
         }
     }

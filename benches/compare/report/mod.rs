@@ -31,15 +31,26 @@ pub(crate) struct Run {
     pub(crate) verdicts: Vec<Verdict>,
     /// What failed, or had a wrong result.
     pub(crate) failures: Vec<String>,
+    /// What was asked for, and could not be had.
+    pub(crate) skipped: Vec<String>,
 }
 
-/// Names of rows and programs, as the samples have them, in the order to be shown.
+/// Rows and programs, by the names that the samples have them by, in the order to be shown.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     pub(crate) title: String,
     pub(crate) shape: Shape,
-    pub(crate) rows: Vec<String>,
+    pub(crate) rows: Vec<Row>,
     pub(crate) programs: Vec<String>,
+    /// What has to be known to read it.
+    pub(crate) notes: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    /// How much of the file differs at the start; `None` where nobody knows.
+    pub(crate) changed_bytes: Option<u64>,
 }
 
 /// What is drawn of a table. In a sweep the number that is swept over ends the name of each row.
@@ -80,6 +91,11 @@ fn write_ceilings(ceilings: &[Ceiling], path: &Path) -> Result<(), ReportError> 
         file.serialize((&ceiling.row, ceiling.seconds))?;
     }
     Ok(file.flush()?)
+}
+
+/// For people.
+pub(crate) fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 impl Run {

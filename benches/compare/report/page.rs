@@ -1,7 +1,7 @@
 //! The page of a run, in Markdown: charts, goals, tables.
 
 use super::charts::Chart;
-use super::{Run, Shape, Table};
+use super::{Row, Run, Shape, Table, megabytes};
 use crate::goals::Outcome;
 use crate::sample::{Figure, median};
 
@@ -17,6 +17,7 @@ pub(super) fn page(run: &Run, charts: &[Chart]) -> String {
     page += &troubles(run);
     for table in &run.tables {
         page += &format!("## {}\n\n", capitalized(&table.title));
+        page += &list(&table.notes);
         let memory_too = matches!(table.shape, Shape::Bars | Shape::Undrawn);
         for figure in FIGURES.into_iter().filter(|figure| memory_too || !is_memory(*figure)) {
             page += &figures(run, table, figure);
@@ -32,7 +33,8 @@ fn machine(run: &Run) -> String {
     let mut text = format!(
         "`{}`, {}. Figures are medians of up to {runs} runs, programs in turn; a run counts only if its result was the \
          source, byte for byte. [raw.csv](raw.csv) has all runs, [ceilings.csv](ceilings.csv) the least times of this \
-         machine, [machine.json](machine.json) the machine.\n\n| | |\n|---|---|\n",
+         machine as far as they were measured, [machine.json](machine.json) the machine. Memory is that of the largest \
+         process of an end.\n\n| | |\n|---|---|\n",
         machine.command, machine.date
     );
     let memory = format!("{:.1} GB", machine.memory_bytes as f64 / 1e9);
@@ -41,6 +43,7 @@ fn machine(run: &Run) -> String {
         ("memory", memory),
         ("kernel", machine.kernel.clone()),
         ("file system", machine.file_system.clone()),
+        ("file", megabytes(machine.file_bytes)),
     ];
     for (name, fact) in &facts {
         text += &line([name, &fact[..]]);
@@ -53,17 +56,23 @@ fn machine(run: &Run) -> String {
 
 fn goals(run: &Run, outcome: Outcome, word: &str) -> String {
     let verdicts: Vec<_> = run.verdicts.iter().filter(|verdict| verdict.outcome == outcome).collect();
-    let lines: String = verdicts.iter().map(|verdict| format!("- {}\n", verdict.text)).collect();
-    if lines.is_empty() { lines } else { format!("{word} ({}):\n\n{lines}\n", verdicts.len()) }
+    let lines = list(verdicts.iter().map(|verdict| &verdict.text));
+    if lines.is_empty() { lines } else { format!("{word} ({}):\n\n{lines}", verdicts.len()) }
+}
+
+/// Nothing where there is none.
+fn list<'a>(lines: impl IntoIterator<Item = &'a String>) -> String {
+    let lines: String = lines.into_iter().map(|line| format!("- {line}\n")).collect();
+    if lines.is_empty() { lines } else { lines + "\n" }
 }
 
 /// What a reader has to know before anything else.
 fn troubles(run: &Run) -> String {
     let mut text = goals(run, Outcome::Short, "Falls short");
-    if !run.failures.is_empty() {
-        text += "Failed, and not counted:\n\n";
-        run.failures.iter().for_each(|failure| text += &format!("- {failure}\n"));
-        text += "\n";
+    for (word, lines) in [("Failed, and not counted", &run.failures), ("Skipped", &run.skipped)] {
+        if !lines.is_empty() {
+            text += &format!("{word}:\n\n{}", list(lines));
+        }
     }
     if text.is_empty() { text } else { format!("## Goals\n\n{text}") }
 }
@@ -71,14 +80,18 @@ fn troubles(run: &Run) -> String {
 /// Nothing where no program tells this figure.
 fn figures(run: &Run, table: &Table, figure: Figure) -> String {
     let show = |value: Option<f64>| value.map_or_else(String::new, |value| figure.show(value));
-    let is_told = |value: &f64| !is_memory(figure) || *value > 0.0; // 0: there was no server here, or nobody knows
-    let has_ceilings = figure == Figure::Seconds && table.rows.iter().any(|row| run.ceiling(row).is_some());
+    let is_first = figure == Figure::Seconds;
+    let has_ceilings = is_first && table.rows.iter().any(|row| run.ceiling(&row.name).is_some());
+    let has_sizes = is_first && table.rows.iter().any(|row| row.changed_bytes.is_some());
     let mut lines = String::new();
     let mut told = false;
-    for row in &table.rows {
+    for Row { name: row, changed_bytes } in &table.rows {
         let mut cells = vec![row_name(table.shape, row)];
+        if has_sizes {
+            cells.push(changed_bytes.map_or_else(String::new, megabytes));
+        }
         for program in &table.programs {
-            let value = median(&run.samples, row, program, figure).filter(is_told);
+            let value = median(&run.samples, row, program, figure);
             told |= value.is_some();
             cells.push(show(value));
         }
@@ -95,8 +108,10 @@ fn figures(run: &Run, table: &Table, figure: Figure) -> String {
         return String::new();
     }
     let ceiling: &[&str] = if has_ceilings { &["ceiling", "pdcp / ceiling"] } else { &[] };
+    let sizes: &[&str] = if has_sizes { &["data size"] } else { &[] };
     let programs = table.programs.iter().map(String::as_str);
-    let names: Vec<&str> = [figure.name()].into_iter().chain(programs).chain(ceiling.iter().copied()).collect();
+    let names = [figure.name()].into_iter().chain(sizes.iter().copied()).chain(programs);
+    let names: Vec<&str> = names.chain(ceiling.iter().copied()).collect();
     let rule = names.iter().enumerate().map(|(column, _)| if column == 0 { "---" } else { "--:" });
     let rule = format!("|{}|\n", rule.collect::<Vec<_>>().join("|"));
     line(names) + &rule + &lines + "\n"

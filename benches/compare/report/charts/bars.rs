@@ -4,7 +4,7 @@
 //! and says so. The length of a bar then means little; where it ends, and the figure there, do.
 
 use super::{BACKGROUND, Drawing, FAINT_TEXT, GRID, HEAD, Point, TEXT, TEXT_SIZE, bold, canvas, colour, plain, write};
-use crate::report::{ReportError, Run, Shape};
+use crate::report::{Machine, ReportError, Run, Shape, megabytes};
 use crate::sample::{Figure, median};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
@@ -25,8 +25,8 @@ const GROUP_GAP: i32 = 16;
 /// Where bars begin and end; names stand left of them, the figure of the longest bar right of it.
 const LEFT: i32 = 235;
 const RIGHT: i32 = 790;
-/// What the axis takes, with its name.
-const FOOT: i32 = 56;
+/// What the axis takes, with its name, and the machine's below it.
+const FOOT: i32 = 84;
 const SPACE: i32 = 6;
 /// Of a figure behind a bar. Guessed for digits of common fonts.
 const FIGURE_WIDTH: i32 = 45;
@@ -36,12 +36,12 @@ pub(super) fn groups(run: &Run) -> Vec<Group> {
     let mut groups = Vec::new();
     for table in run.tables.iter().filter(|table| table.shape == Shape::Bars) {
         for row in &table.rows {
-            let seconds = |program: &String| median(&run.samples, row, program, Figure::Seconds);
+            let seconds = |program: &String| median(&run.samples, &row.name, program, Figure::Seconds);
             let bars = table.programs.iter().filter_map(|program| Some((program.clone(), seconds(program)?)));
             groups.push(Group {
-                row: row.clone(),
+                row: row.name.clone(),
                 bars: bars.collect(),
-                ceiling: run.ceiling(row).map(|ceiling| ceiling.seconds),
+                ceiling: run.ceiling(&row.name).map(|ceiling| ceiling.seconds),
             });
         }
     }
@@ -49,7 +49,7 @@ pub(super) fn groups(run: &Run) -> Vec<Group> {
     groups
 }
 
-pub(super) fn draw(groups: &[Group], path: &Path) -> Result<(), ReportError> {
+pub(super) fn draw(groups: &[Group], machine: &Machine, path: &Path) -> Result<(), ReportError> {
     let scale = Scale::of(groups);
     let bottom = HEAD + groups.iter().map(|group| group.height() + GROUP_GAP).sum::<i32>();
     let height = u32::try_from(bottom + FOOT).expect("heights are positive");
@@ -62,6 +62,10 @@ pub(super) fn draw(groups: &[Group], path: &Path) -> Result<(), ReportError> {
         draw_group(&drawing, &scale, group, top)?;
         top += group.height() + GROUP_GAP;
     }
+    let Machine { cpu, cores, file_bytes, date, .. } = machine;
+    let foot = format!("{}, {cpu}, {cores} cores, {date}", megabytes(*file_bytes));
+    let y = bottom + FOOT - SPACE;
+    write(&drawing, &foot, (super::MARGIN, y), &plain(FAINT_TEXT, HPos::Left, VPos::Bottom))?;
     Ok(drawing.present()?)
 }
 

@@ -2,7 +2,7 @@
 
 use super::{BACKGROUND, Drawing, FAINT_TEXT, GRID, HEAD, MARGIN, TEXT, bold, canvas, colour, plain, write};
 use crate::report::page::capitalized;
-use crate::report::{ReportError, Run, Table};
+use crate::report::{ReportError, Row, Run, Table};
 use crate::sample::{Figure, median};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
@@ -59,7 +59,7 @@ pub(super) fn draw_connections(run: &Run, table: &Table, path: &Path) -> Result<
 fn lines(table: &Table, figure: impl Fn(&str, &str) -> Option<f64>) -> Vec<(String, Points)> {
     let mut lines = Vec::new();
     for program in &table.programs {
-        let point = |row: &String| Some((row.rsplit(' ').next()?.parse().ok()?, figure(row, program)?));
+        let point = |row: &Row| Some((row.name.rsplit(' ').next()?.parse().ok()?, figure(&row.name, program)?));
         let points: Points = table.rows.iter().filter_map(point).collect();
         if !points.is_empty() {
             lines.push((program.clone(), points));

@@ -42,11 +42,9 @@ pub(super) fn draw(run: &Run, directory: &Path) -> Result<Vec<Chart>, ReportErro
     let bars = bars::groups(run);
     if !bars.is_empty() {
         let file = String::from("seconds.svg");
-        bars::draw(&bars, &directory.join(&file))?;
-        charts.push(Chart {
-            file,
-            caption: "Seconds of each program, and the least that this machine can do it in".into(),
-        });
+        bars::draw(&bars, &run.machine, &directory.join(&file))?;
+        let least = if run.ceilings.is_empty() { "" } else { ", and the least that this machine can do it in" };
+        charts.push(Chart { file, caption: format!("Seconds of each program{least}") });
     }
     for (shape, name, draw) in [
         (Shape::BlockSizes, "block-size", lines::draw_block_sizes as lines::Draw),
