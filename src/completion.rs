@@ -272,6 +272,9 @@ pub trait Completions {
     fn now_ms(&self) -> u64 {
         self.now_ns() / 1_000_000
     }
+    /// For how long this thread could have run and had no core, in all: others had them, or a quota was used up. 0 where
+    /// nobody knows. A plain call.
+    fn without_core_ns(&self) -> u64;
 }
 
 #[cfg(test)]

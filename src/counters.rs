@@ -25,7 +25,7 @@ pub enum Counter {
     WrittenBytes,
     /// Stripes that had to be asked for a second time.
     AgainStripes,
-    /// Of this side's workers: at work, but for writing. This and the next three are what `bottleneck` judges by.
+    /// Of this side's workers: at work, but for writing. This and the next four are what `bottleneck` judges by.
     HashingNs,
     /// Waiting for reads of the source.
     SourceDiskNs,
@@ -33,6 +33,8 @@ pub enum Counter {
     TargetDiskNs,
     /// Waiting for the other side, or for the network to take what there is to send.
     PeerNs,
+    /// In none of these four: while there was something to do, or it was over what was waited for, others had the cores.
+    WithoutCoreNs,
     /// Anything that moved: what "no progress" is judged by. Not a number of anything.
     Progress,
 }

@@ -48,7 +48,7 @@
 //! | how a file is cut into stripes and blocks | `extent.rs` |
 //! | what exit 0 promises | `root/commit.rs` |
 //! | why a number is what it is | `limits.rs` |
-//! | what limits a copy, and how that is known | `bottleneck.rs`, then `worker/timesheet.rs`; who had no core: `control/crew.rs` |
+//! | what limits a copy, and how that is known | `bottleneck.rs`, then `worker/timesheet.rs` |
 //! | which exit code, which words | `failure.rs`, `root/error.rs`, `report/closing.rs` |
 //! | how a peer's path is kept inside | `root/jail.rs`, then `root/place.rs`; what a peer may do: `control/access.rs` |
 //! | why `unsafe` is sound | `ring/mod.rs` |

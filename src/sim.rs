@@ -525,4 +525,8 @@ impl Completions for Sim {
     fn now_ns(&self) -> u64 {
         self.world.borrow().now_ms * 1_000_000
     }
+
+    fn without_core_ns(&self) -> u64 {
+        0
+    }
 }

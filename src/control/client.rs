@@ -11,7 +11,7 @@ use crate::entry::Metadata;
 use crate::extent::{Deal, Layout};
 use crate::failure::{Failure, Kind};
 use crate::limits::{GOODBYE_MS, HELD_MS, REDIAL_PAUSE_MS, REDIAL_PAUSES_MS, WELCOME_MS, WORKER_BUFFER_BYTES};
-use crate::root::{NOTHING_WITHHELD, Root, Source, Target, TargetRequest, last_name};
+use crate::root::{NOTHING_WITHHELD, Root, Source, Target, TargetRequest, Wall, last_name};
 use crate::seal::{Sealing, Side, has_aes};
 use crate::session::handshake::{Agreed, agree};
 use crate::session::{PROGRAM, Terms};
@@ -278,7 +278,7 @@ impl Copying {
             ends,
             source,
             target,
-            hands: crew.hands().to_vec(),
+            mailboxes: crew.mailboxes().to_vec(),
             sockets,
             link: peer.map(|peer| peer.link),
             peer_workers,
@@ -292,7 +292,7 @@ impl Copying {
     }
 
     fn crew(&self, watch: &mut dyn Watch, plan: &Plan, workers: u32, connections: &str) -> Result<Crew, Failure> {
-        let crew = Crew::start(plan, workers)?;
+        let crew = Crew::start(plan, workers, || Wall::NotWanted)?;
         if workers < plan.count {
             watch.detail(&format!("{workers} of {} workers: there is no more to share out", plan.count));
         }

@@ -1,51 +1,26 @@
 //! The workers of this process: threads, each pinned to its core, each with its ring.
 
 use super::WorkersConfig;
-use crate::bottleneck::OnCores;
 use crate::failure::{Failure, Kind};
 use crate::limits::{WORKERS_DEFAULT_MAX, WORKERS_MAX};
 use crate::ring::{Ring, probe};
+use crate::root::Wall;
 use crate::worker::Worker;
 use crate::worker::inbox::{Job, Mailbox};
 use core_affinity::CoreId;
 use crossbeam_channel::bounded;
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::thread::JoinHandle;
-
-/// One worker, as control knows it.
-#[derive(Clone, Debug)]
-pub(super) struct Hand {
-    pub(super) mailbox: Mailbox<Ring>,
-    /// What the kernel keeps of its thread; `None` where it keeps nothing. Opened by the thread itself, before any wall.
-    schedstat: Option<Arc<File>>,
-}
-
-impl Hand {
-    /// Since its thread began. Nothing where the kernel tells nothing.
-    pub(super) fn on_cores(&self) -> OnCores {
-        let mut text = [0; 64];
-        let read = self.schedstat.as_ref().and_then(|file| file.read_at(&mut text, 0).ok()).unwrap_or(0);
-        parsed(&text[..read]).unwrap_or_default()
-    }
-}
-
-/// Nanoseconds on a core and waiting for one, and how often.
-fn parsed(schedstat: &[u8]) -> Option<OnCores> {
-    let mut words = str::from_utf8(schedstat).ok()?.split_ascii_whitespace();
-    let mut us = || Some(words.next()?.parse::<u64>().ok()? / 1000);
-    Some(OnCores { ran_us: us()?, without_us: us()? })
-}
 
 /// Workers at work.
 #[derive(Debug)]
 pub(super) struct Crew {
-    hands: Vec<Hand>,
+    mailboxes: Vec<Mailbox<Ring>>,
     threads: Vec<JoinHandle<()>>,
     /// Where each is pinned; empty if they are not.
     cores: Vec<u32>,
+    /// What each has raised around itself.
+    walls: Vec<Wall>,
 }
 
 /// How many workers there will be, and on which cores they may be.
@@ -112,15 +87,20 @@ pub(super) fn random() -> usize {
 }
 
 impl Crew {
-    /// Starts `count` workers.
+    /// Starts `count` workers, each of which raises a wall around itself before it gets anything to do.
     ///
     /// # Errors
     /// Where a thread or its ring cannot be made.
-    pub(super) fn start(plan: &Plan, count: u32) -> Result<Self, Failure> {
-        let mut crew = Self { hands: Vec::new(), threads: Vec::new(), cores: Vec::new() };
+    pub(super) fn start(
+        plan: &Plan,
+        count: u32,
+        raise_wall: impl Fn() -> Wall + Clone + Send + 'static,
+    ) -> Result<Self, Failure> {
+        let mut crew = Self { mailboxes: Vec::new(), threads: Vec::new(), cores: Vec::new(), walls: Vec::new() };
         for index in 0..count as usize {
             let core = (!plan.cores.is_empty()).then(|| plan.cores[index % plan.cores.len()]);
             let (ready, made) = bounded(1);
+            let raise_wall = raise_wall.clone();
             let work = move || {
                 if let Some(core) = core {
                     core_affinity::set_for_current(CoreId { id: core as usize });
@@ -130,8 +110,8 @@ impl Crew {
                     Err(error) => return drop(ready.send(Err(error.to_string()))),
                 };
                 let (mailbox, jobs) = Mailbox::new(crate::completion::Completions::waker(&ring));
-                let schedstat = File::open("/proc/thread-self/schedstat").ok().map(Arc::new);
-                _ = ready.send(Ok(Hand { mailbox, schedstat }));
+                // A ring opens no files, but for what the kernel keeps of its thread, outside of any wall.
+                _ = ready.send(Ok((mailbox, raise_wall())));
                 drop(ready);
                 // A panic outside a machine leaves the ring in a state that nobody knows: nothing can be saved.
                 let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Worker::new(ring, jobs).run()));
@@ -143,16 +123,23 @@ impl Crew {
             let thread =
                 thread.map_err(|error| Failure::new(Kind::Other, format!("no thread for a worker: {error}")))?;
             crew.threads.push(thread);
-            let hand = made.recv().unwrap_or_else(|_| Err("a worker did not start".into()));
-            crew.hands.push(hand.map_err(|text| Failure::new(Kind::Other, text))?);
+            let made = made.recv().unwrap_or_else(|_| Err("a worker did not start".into()));
+            let (mailbox, wall) = made.map_err(|text| Failure::new(Kind::Other, text))?;
+            crew.mailboxes.push(mailbox);
+            crew.walls.push(wall);
             crew.cores.extend(core);
         }
         Ok(crew)
     }
 
-    /// In order.
-    pub(super) fn hands(&self) -> &[Hand] {
-        &self.hands
+    /// Where to post jobs, one for each worker.
+    pub(super) fn mailboxes(&self) -> &[Mailbox<Ring>] {
+        &self.mailboxes
+    }
+
+    /// Whether each is behind such a wall.
+    pub(super) fn all_behind(&self, wall: Wall) -> bool {
+        self.walls.iter().all(|theirs| *theirs == wall)
     }
 
     /// Cores of the workers, in order; empty if they are not pinned.
@@ -164,7 +151,7 @@ impl Crew {
 impl Drop for Crew {
     /// Waits until the last session's last operation has ended.
     fn drop(&mut self) {
-        self.hands.iter().for_each(|hand| hand.mailbox.post(Job::Leave));
+        self.mailboxes.iter().for_each(|mailbox| mailbox.post(Job::Leave));
         self.threads.drain(..).for_each(|thread| _ = thread.join());
     }
 }
@@ -172,25 +159,6 @@ impl Drop for Crew {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_threads_time_is_read_as_the_kernel_writes_it() {
-        assert_eq!(parsed(b"5000 7999 3\n"), Some(OnCores { ran_us: 5, without_us: 7 }));
-        for odd in [&b""[..], b"5", b"5 x", b"\xff 5 6", b"-1 5 6", b"18446744073709551616 5 6"] {
-            assert_eq!(parsed(odd), None, "{odd:?}");
-        }
-    }
-
-    #[test]
-    fn a_worker_that_has_worked_was_on_a_core() {
-        if !std::fs::exists("/proc/thread-self/schedstat").unwrap() {
-            eprintln!("*** NOT SHOWN HERE: time of workers without a core: this kernel keeps none ***");
-            return;
-        }
-        let plan = Plan { count: 1, cores: Vec::new(), restricted: false };
-        let crew = Crew::start(&plan, 1).unwrap();
-        assert!(crew.hands()[0].on_cores().ran_us > 0);
-    }
 
     #[test]
     fn beside_a_server_cores_are_shared_only_where_there_are_too_few() {

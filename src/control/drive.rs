@@ -5,23 +5,22 @@
 //! on. A commit that has begun is waited for, whatever else happens.
 
 use super::client::Stop;
-use super::crew::Hand;
 use super::link::Link;
 use super::{Names, Progress, count};
-use crate::bottleneck::{Limit, OnCores, Side, Spent, limit};
+use crate::bottleneck::{Limit, Side, Spent, limit};
 use crate::completion::{DirectPolicy, Errno, Mode, Waker};
 use crate::counters::Counter;
 use crate::digest::Digest;
 use crate::entry::Metadata;
 use crate::failure::{Failure, Kind};
 use crate::limits::{OUTCOMES_MAX, TICK_MS};
-use crate::ring::choose_mode;
+use crate::ring::{Ring, choose_mode};
 use crate::root::{Left, RootError, Source, Target};
 use crate::session::Terms;
 use crate::session::course::{Action, Course, Event, Role, Start as CourseStart};
 use crate::wire::{Beat, Committed};
 use crate::worker::WorkerError;
-use crate::worker::inbox::{Ends, FileTerms, Job, Joined, Outcome, SessionKey, SessionShared, Start};
+use crate::worker::inbox::{Ends, FileTerms, Job, Joined, Mailbox, Outcome, SessionKey, SessionShared, Start};
 use crossbeam_channel::Receiver;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -43,7 +42,7 @@ pub(super) struct Session<'a> {
     /// In a dry run it may have no file.
     pub(super) target: Option<Target>,
     /// Workers of this session, in the order in which connections are dealt to them.
-    pub(super) hands: Vec<Hand>,
+    pub(super) mailboxes: Vec<Mailbox<Ring>>,
     pub(super) sockets: Vec<Joined<OwnedFd>>,
     /// `None`: both ends are here.
     pub(super) link: Option<&'a mut Link>,
@@ -93,9 +92,7 @@ struct Workers {
     key: SessionKey,
     shared: Arc<SessionShared>,
     outcomes: Receiver<Outcome>,
-    started: Vec<Hand>,
-    /// What the kernel said of them before.
-    before: OnCores,
+    started: Vec<Mailbox<Ring>>,
 }
 
 impl Workers {
@@ -104,7 +101,7 @@ impl Workers {
         stripes: u64,
         terms: Terms,
         ends: &Ends<Arc<OwnedFd>>,
-        hands: &[Hand],
+        mailboxes: &[Mailbox<Ring>],
         sockets: Vec<Joined<OwnedFd>>,
         at_once: u32,
         bell: &Arc<Notify>,
@@ -113,31 +110,21 @@ impl Workers {
         let bell = Arc::clone(bell);
         let bell = Waker(Arc::new(move || bell.notify_one()));
         let (shared, outcomes) = SessionShared::new(stripes, OUTCOMES_MAX, bell);
-        let mut shares: Vec<Vec<Joined<OwnedFd>>> = hands.iter().map(|_| Vec::new()).collect();
+        let mut shares: Vec<Vec<Joined<OwnedFd>>> = mailboxes.iter().map(|_| Vec::new()).collect();
         for joined in sockets {
-            shares[joined.number as usize % hands.len()].push(joined);
+            shares[joined.number as usize % mailboxes.len()].push(joined);
         }
-        let at_once = (at_once as usize).div_ceil(hands.len()); // each has its share of them
+        let at_once = (at_once as usize).div_ceil(mailboxes.len()); // each has its share of them
         let lineless = matches!(ends, Ends::Both { .. } | Ends::ReadBack { .. });
         let mut started = Vec::new();
-        for (hand, sockets) in hands.iter().zip(shares) {
+        for (mailbox, sockets) in mailboxes.iter().zip(shares) {
             if (lineless || !sockets.is_empty()) && stripes > 0 {
                 let start = Start { key, shared: Arc::clone(&shared), terms, ends: ends.clone(), sockets, at_once };
-                hand.mailbox.post(Job::Start(Box::new(start)));
-                started.push(hand.clone());
+                mailbox.post(Job::Start(Box::new(start)));
+                started.push(mailbox.clone());
             }
         }
-        let before = on_cores(&started);
-        Self { key, shared, outcomes, started, before }
-    }
-
-    /// What the kernel says of them since they have started this, whatever else they did.
-    fn on_cores(&self) -> OnCores {
-        let OnCores { ran_us, without_us } = on_cores(&self.started);
-        OnCores {
-            ran_us: ran_us.saturating_sub(self.before.ran_us),
-            without_us: without_us.saturating_sub(self.before.without_us),
-        }
+        Self { key, shared, outcomes, started }
     }
 
     fn count(&self) -> u32 {
@@ -145,11 +132,11 @@ impl Workers {
     }
 
     fn resume(&self) {
-        self.started.iter().for_each(|hand| hand.mailbox.post(Job::Resume(self.key)));
+        self.started.iter().for_each(|mailbox| mailbox.post(Job::Resume(self.key)));
     }
 
     fn stop(&self) {
-        self.started.iter().for_each(|hand| hand.mailbox.post(Job::Stop(self.key)));
+        self.started.iter().for_each(|mailbox| mailbox.post(Job::Stop(self.key)));
     }
 }
 
@@ -181,7 +168,7 @@ struct Drive<'a> {
 struct Lately {
     /// Up to when it was judged, and where both sides were then.
     until: Duration,
-    before: [Side; 2],
+    before: (Side, Option<Side>),
     limit: Option<Limit>,
 }
 
@@ -200,7 +187,7 @@ pub(super) async fn drive(mut session: Session<'_>, watch: &mut dyn FnMut(Progre
     let at_once = session.at_once;
     let sockets = std::mem::take(&mut session.sockets);
     let stripes = session.terms.layout.stripes();
-    let copying = Workers::start(stripes, session.terms, &session.ends, &session.hands, sockets, at_once, &bell);
+    let copying = Workers::start(stripes, session.terms, &session.ends, &session.mailboxes, sockets, at_once, &bell);
     let start = CourseStart {
         role,
         layout: session.terms.layout,
@@ -231,16 +218,6 @@ pub(super) async fn drive(mut session: Session<'_>, watch: &mut dyn FnMut(Progre
     };
     drive.run(watch).await;
     drive.ending().await
-}
-
-/// What the kernel says of these workers together.
-fn on_cores(hands: &[Hand]) -> OnCores {
-    let mut all = OnCores::default();
-    for OnCores { ran_us, without_us } in hands.iter().map(Hand::on_cores) {
-        all.ran_us = all.ran_us.saturating_add(ran_us);
-        all.without_us = all.without_us.saturating_add(without_us);
-    }
-    all
 }
 
 impl Drive<'_> {
@@ -322,26 +299,20 @@ impl Drive<'_> {
         let blocked = self.blocked + self.blocking.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
         // While the target is synced, or takes its name, no worker has anything to do.
         let kept_waiting = blocked * if self.session.names.target_is_here { self.copying.count() } else { 0 };
-        let mut spent = Spent {
+        let spent = Spent {
             hashing_us: us(Counter::HashingNs),
             source_disk_us: us(Counter::SourceDiskNs),
             target_disk_us: us(Counter::TargetDiskNs) + micros(kept_waiting),
             peer_us: us(Counter::PeerNs),
         };
-        let workers = self.copying.count();
-        let without_core_us = spent.take_out(self.copying.on_cores(), micros(self.began.elapsed() * workers));
-        Side { workers, spent, without_core_us }
+        Side { workers: self.copying.count(), spent, without_core_us: us(Counter::WithoutCoreNs) }
     }
 
-    /// The peer, from the start on, as it says.
-    fn peer(&self) -> Side {
-        Side { workers: self.session.peer_workers, spent: self.course.peer_beat().spent, without_core_us: 0 }
-    }
-
-    /// What was spent since `before`.
-    fn sides(&self, before: [Side; 2]) -> (Side, Option<Side>) {
-        let peer = self.session.link.is_some().then(|| self.peer().since(before[1]));
-        (self.own().since(before[0]), peer)
+    /// This side and the peer, as that says, from the start on.
+    fn sides(&self) -> (Side, Option<Side>) {
+        let spent = self.course.peer_beat().spent;
+        let peer = Side { workers: self.session.peer_workers, spent, without_core_us: 0 };
+        (self.own(), self.session.link.is_some().then_some(peer))
     }
 
     fn is_one_host(&self) -> bool {
@@ -352,9 +323,12 @@ impl Drive<'_> {
     fn limit_lately(&mut self) -> Option<Limit> {
         let now = self.began.elapsed();
         if now - self.lately.until >= STRETCH {
-            let (own, peer) = self.sides(self.lately.before);
-            let limit = limit(micros(now - self.lately.until), own, peer, self.is_one_host());
-            self.lately = Lately { until: now, before: [self.own(), self.peer()], limit };
+            let (own, peer) = self.sides();
+            let (own_before, peer_before) = self.lately.before;
+            let peer_lately = peer.map(|peer| peer.since(peer_before.unwrap_or_default()));
+            let elapsed_us = micros(now - self.lately.until);
+            let limit = limit(elapsed_us, own.since(own_before), peer_lately, self.is_one_host());
+            self.lately = Lately { until: now, before: (own, peer), limit };
         }
         self.lately.limit
     }
@@ -490,7 +464,7 @@ impl Drive<'_> {
         let count = stripes.len() as u64;
         let ends = Ends::ReadBack { file: FileTerms { file, mode, bytes }, expected: stripes.into() };
         let terms = self.session.terms;
-        let workers = Workers::start(count, terms, &ends, &self.session.hands, Vec::new(), 1, &self.bell);
+        let workers = Workers::start(count, terms, &ends, &self.session.mailboxes, Vec::new(), 1, &self.bell);
         self.course.reading_back(workers.count());
         self.reading_back = Some(workers);
     }
@@ -516,7 +490,7 @@ impl Drive<'_> {
         }
         let result = self.ended.take().expect("it is over");
         let elapsed_us = micros(self.began.elapsed());
-        let (own, peer) = self.sides([Side::default(); 2]);
+        let (own, peer) = self.sides();
         let is_one_host = self.is_one_host();
         let mut notes = vec![format!("time of the workers: {}", own.of(elapsed_us))];
         notes.extend(peer.map(|peer| format!("time of the other end's: {}", peer.of(elapsed_us))));

@@ -6,7 +6,7 @@
 use super::access::{Access, second_walls};
 use super::audit::Audit;
 use super::client::{Stop, blocking};
-use super::crew::{Crew, Hand, Plan, random};
+use super::crew::{Crew, Plan, random};
 use super::dial::Seated;
 use super::door::{Door, Origin, Stranger, Visit};
 use super::drive::{Session, drive};
@@ -27,11 +27,13 @@ use crate::failure::{Failure, Kind};
 use crate::limits::{
     ACCEPT_PAUSE_MS, BEGIN_MS, GOODBYE_MS, GRACE_MS, HELLO_MS, NEIGHBOUR_MS, STRANGERS_MAX, WORKER_BUFFER_BYTES,
 };
+use crate::ring::Ring;
 use crate::root::{Root, Source, Target, TargetRequest, Withheld, raise_wall};
 use crate::seal::{Sealing, Side, has_aes};
 use crate::session::ProtocolError;
 use crate::session::handshake::{Offer, agree, check_hello, wanted_connections, welcome};
 use crate::wire::{Hello, Join, Message, Welcome};
+use crate::worker::inbox::Mailbox;
 use rustls::ServerConfig;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -69,8 +71,12 @@ async fn listen_and_serve(config: ServeConfig, watch: Box<dyn Watch + Send>) -> 
     if let Some(user) = &config.run_as {
         become_user(user)?;
     }
-    let wall = raise_wall(&root, config.access.read_only);
-    let crew = Crew::start(&plan, plan.count)?;
+    let (walled, read_only) = (root.clone(), config.access.read_only);
+    let crew = Crew::start(&plan, plan.count, move || raise_wall(&walled, read_only))?;
+    let wall = raise_wall(&root, read_only);
+    if !crew.all_behind(wall) {
+        return Err(Failure::new(Kind::Other, format!("workers are not as confined as they should be: {wall}")));
+    }
     let teller = Teller::start(watch, audit);
     teller.warn(config.access.start_line(&config.served, config.run_as.as_deref()));
     second_walls(&root, wall, plan.restricted).into_iter().for_each(|line| teller.detail(line));
@@ -101,13 +107,13 @@ async fn listen_and_serve(config: ServeConfig, watch: Box<dyn Watch + Send>) -> 
         tls: identity.server_config(),
         identity,
         connections_max: config.connections_max,
-        hands: crew.hands().to_vec(),
+        mailboxes: crew.mailboxes().to_vec(),
         cores: crew.cores().to_vec(),
         withheld,
         seats: RefCell::default(),
         arrived: Notify::new(),
         door: Rc::new(Door::new(strangers)),
-        room: Rc::new(Room::new(crew.hands().len())),
+        room: Rc::new(Room::new(crew.mailboxes().len())),
         count: told::Sender::default(),
         stopped,
         teller,
@@ -174,7 +180,7 @@ struct Server {
     identity: ServerIdentity,
     tls: Arc<ServerConfig>,
     connections_max: u32,
-    hands: Vec<Hand>,
+    mailboxes: Vec<Mailbox<Ring>>,
     cores: Vec<u32>,
     /// Of sessions that were welcomed.
     withheld: Withheld,
@@ -356,7 +362,7 @@ impl Server {
     fn let_in(&self, hello: &Hello, name: &[u8], grant: &Grant, origin: Origin) -> Result<(Visit, Lease), Failure> {
         check_hello(hello).map_err(|error| Failure::about(Kind::Protocol, name, error.to_string()))?;
         let visit = self.door.admit(grant, origin)?;
-        let wanted = wanted_connections(hello, count(&self.hands)).min(self.connections_max);
+        let wanted = wanted_connections(hello, count(&self.mailboxes)).min(self.connections_max);
         let full = || Failure::new(Kind::Busy, "has no room for another session now; try again later");
         Ok((visit, self.room.take(wanted, random()).ok_or_else(full)?))
     }
@@ -416,7 +422,7 @@ impl Server {
             ends,
             source: opened.source,
             target: opened.target,
-            hands: lease.workers.iter().map(|at| self.hands[*at].clone()).collect(),
+            mailboxes: lease.workers.iter().map(|at| self.mailboxes[*at].clone()).collect(),
             sockets,
             link: Some(link),
             peer_workers: hello.workers.min(welcome.connections),

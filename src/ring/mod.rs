@@ -40,9 +40,11 @@ use rustix::event::{EventfdFlags, PollFlags, eventfd};
 use slots::Slots;
 use std::collections::VecDeque;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,6 +74,8 @@ pub struct Ring {
     sockets: Slots<Socket>,
     wake: Arc<OwnedFd>,
     started: Instant,
+    /// What the kernel keeps of this thread; `None` where it keeps nothing, or shows nobody.
+    schedstat: Option<File>,
     pools: Pools,
 }
 
@@ -97,6 +101,7 @@ impl Ring {
             sockets: Slots::with_capacity(0),
             wake: Arc::new(wake),
             started: Instant::now(),
+            schedstat: File::open("/proc/thread-self/schedstat").ok(),
             pools: Pools::new().map_err(|error| setup::explain(&error.into()))?,
         };
         ring.await_wake().map_err(|error| setup::explain(&error))?;
@@ -327,6 +332,17 @@ impl Completions for Ring {
     fn now_ns(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
+
+    fn without_core_ns(&self) -> u64 {
+        let mut text = [0; 64];
+        let read = self.schedstat.as_ref().and_then(|file| file.read_at(&mut text, 0).ok()).unwrap_or(0);
+        run_delay_ns(&text[..read]).unwrap_or(0)
+    }
+}
+
+/// The second of schedstat's three numbers: nanoseconds on a core, waiting for one, and how often.
+fn run_delay_ns(schedstat: &[u8]) -> Option<u64> {
+    str::from_utf8(schedstat).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 impl fmt::Debug for Ring {

@@ -443,3 +443,35 @@ fn a_worker_has_the_buffers_that_limits_promise() {
     assert_eq!(leased.len(), PAYLOAD_BUFFERS);
     assert_eq!(ring.lease(Pool::Frame, Account(0)).unwrap().len(), FRAME_BUFFER_BYTES);
 }
+
+#[test]
+fn the_second_number_of_schedstat_is_the_time_without_a_core() {
+    assert_eq!(run_delay_ns(b"5000 7999 3\n"), Some(7999));
+    for odd in [&b""[..], b"5000", b"5000 x 3", b"\xff 5 6", b"5000 -1 3", b"5 18446744073709551616 3"] {
+        assert_eq!(run_delay_ns(odd), None, "{odd:?}");
+    }
+}
+
+#[test]
+fn of_two_threads_on_one_core_each_is_without_it_for_a_while() {
+    if std::fs::read_to_string("/proc/thread-self/schedstat").is_ok_and(|text| text.starts_with("0 0 0")) {
+        return eprintln!("SKIPPED: this kernel keeps no account of who waits for a core");
+    }
+    let core = core_affinity::get_core_ids().unwrap()[0];
+    let start = Arc::new(std::sync::Barrier::new(2));
+    let spin = move || {
+        core_affinity::set_for_current(core);
+        let ring = ring();
+        start.wait();
+        let before_ns = ring.as_ref().map_or(0, Ring::without_core_ns);
+        let until = Instant::now() + Duration::from_millis(100);
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        ring.map(|ring| ring.without_core_ns() - before_ns)
+    };
+    let threads = [std::thread::spawn(spin.clone()), std::thread::spawn(spin)];
+    for without_ns in threads.map(|thread| thread.join().unwrap()).into_iter().flatten() {
+        assert!(without_ns > 0, "both had the core all the time");
+    }
+}

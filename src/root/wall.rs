@@ -1,7 +1,8 @@
 //! A second wall around what is served: Landlock, where the kernel has it.
 //!
-//! It holds for the calling thread and all that it starts later, workers and their rings included, for ever. The jail is
-//! the first wall, and does not lean on this one: should a path get out of it, there is nothing to open.
+//! It holds for the calling thread and all that it starts later, for ever. Workers raise it themselves, after they have opened
+//! what lies outside. The jail is the first wall, and does not lean on this one: should a path get out of it, there is
+//! nothing to open.
 
 use super::Root;
 use landlock::{
@@ -39,7 +40,7 @@ const READING: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir
 const WRITING: BitFlags<AccessFs> =
     make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | Truncate | MakeReg | MakeDir | RemoveFile});
 
-/// Confines this thread, and all that it starts from now on, to what is served. To be called before workers are started.
+/// Confines this thread, and all that it starts from now on, to what is served.
 pub fn raise_wall(root: &Root, read_only: bool) -> Wall {
     match restrict(root, if read_only { READING } else { WRITING }) {
         Ok(None) => Wall::NotWanted,

@@ -1,5 +1,5 @@
 //! Where a worker's time goes: each guest is booked what the worker does for it, and what it waits for while the worker
-//! has nothing to do.
+//! has nothing to do. Time in which the worker had no core to run on is neither, whatever it looks like from within.
 //!
 //! The clock is read when the worker turns from one guest to another and around a wait, not once a block. While it works
 //! for one guest the others are booked nothing: their other ends see that they wait for no reason of their own.
@@ -9,13 +9,16 @@ use super::{Guest, LOOK_MS, OpenFile, Worker};
 use crate::completion::{Completions, Mode};
 use crate::counters::Counter;
 
-/// Work is booked more often than that, and a wait for a disk or a write hardly takes so long. Whoever was away for longer was
-/// stopped, and that is nothing to be booked here: the other end sees it.
+/// Work is booked more often than that. Whoever was away for longer was stopped, and that is nothing to be booked here: the
+/// other end sees it.
 const WORK_NS_MAX: u64 = 100_000_000;
-/// See [`WORK_NS_MAX`].
+/// A wait for a disk or a write hardly takes longer. See [`WORK_NS_MAX`].
 const DISK_NS_MAX: u64 = 2 * 1_000_000 * LOOK_MS;
-/// No wait takes longer than [`LOOK_MS`]: of one that did, nobody knows how much was for the other end.
-const WAIT_NS_MAX: u64 = 1_000_000 * LOOK_MS + WORK_NS_MAX;
+/// A turn that waits for nothing but the other end ends after [`LOOK_MS`]: of one that took longer, nobody knows how much was
+/// a wait.
+const PEER_NS_MAX: u64 = 1_000_000 * LOOK_MS + WORK_NS_MAX;
+/// In shorter stretches nobody asks the kernel, which takes a call, whether there was a core: it is told with the next.
+const ASKING_NS_MIN: u64 = 1_000_000;
 /// Copying takes less than this, whatever a worker asks for in a turn: a few MiB at most.
 const COPYING_NS_MAX: u64 = 1_000_000;
 /// Work that never pauses is booked this often, so that it can be watched.
@@ -26,14 +29,30 @@ const BOOK_NS: u64 = 50_000_000;
 pub(super) struct Timesheet {
     since_ns: u64,
     slot: usize,
+    /// What the kernel said last.
+    without_core_ns: u64,
+}
+
+/// Time that is to be booked.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    /// At work, or waiting.
+    spent_ns: u64,
+    /// In none of it.
+    without_core_ns: u64,
 }
 
 impl Timesheet {
     /// What is not booked yet; it has to be now.
-    fn stretch_ns(&mut self, now_ns: u64) -> u64 {
+    fn stretch(&mut self, now_ns: u64, backend: &impl Completions) -> Stretch {
         let stretch_ns = now_ns.saturating_sub(self.since_ns);
         self.since_ns = now_ns;
-        stretch_ns
+        let mut without_core_ns = 0;
+        if stretch_ns >= ASKING_NS_MIN {
+            let before_ns = std::mem::replace(&mut self.without_core_ns, backend.without_core_ns());
+            without_core_ns = self.without_core_ns.saturating_sub(before_ns).min(stretch_ns);
+        }
+        Stretch { spent_ns: stretch_ns - without_core_ns, without_core_ns }
     }
 }
 
@@ -60,20 +79,23 @@ impl Waits {
 }
 
 impl<C: Completions> Guest<C> {
-    fn worked(&mut self, worked_ns: u64) {
+    fn worked(&mut self, stretch: Stretch) {
+        let worked_ns = stretch.spent_ns;
         let writing_ns = std::mem::take(&mut self.writing_ns).min(worked_ns);
         self.shared.counters.add(Counter::HashingNs, (worked_ns - writing_ns).min(WORK_NS_MAX));
         self.shared.counters.add(Counter::TargetDiskNs, writing_ns.min(DISK_NS_MAX));
+        self.shared.counters.add(Counter::WithoutCoreNs, stretch.without_core_ns);
     }
 
-    fn waited(&self, waits: Waits, waited_ns: u64) {
+    fn waited(&self, waits: Waits, stretch: Stretch) {
         let Waits { source_disk, target_disk, line, peer } = waits;
-        let peer = (line || (peer && !source_disk && !target_disk)) && waited_ns <= WAIT_NS_MAX;
+        let peer = (line || (peer && !source_disk && !target_disk)) && stretch.spent_ns <= PEER_NS_MAX;
         let booked =
             [(Counter::SourceDiskNs, source_disk), (Counter::TargetDiskNs, target_disk), (Counter::PeerNs, peer)];
         for (counter, _) in booked.into_iter().filter(|(_, waited)| *waited) {
-            self.shared.counters.add(counter, waited_ns.min(DISK_NS_MAX));
+            self.shared.counters.add(counter, stretch.spent_ns.min(DISK_NS_MAX));
         }
+        self.shared.counters.add(Counter::WithoutCoreNs, stretch.without_core_ns);
     }
 }
 
@@ -88,9 +110,9 @@ impl<C: Completions> Worker<C> {
 
     /// Books what was done up to now.
     pub(super) fn book_work(&mut self, now_ns: u64) {
-        let worked_ns = self.timesheet.stretch_ns(now_ns);
+        let worked = self.timesheet.stretch(now_ns, &self.backend);
         if let Some((guest, _)) = self.parties[self.timesheet.slot].as_deref_mut() {
-            guest.worked(worked_ns);
+            guest.worked(worked);
         }
     }
 
@@ -99,8 +121,8 @@ impl<C: Completions> Worker<C> {
     pub(super) fn book_turn(&mut self, may_wait: bool, copies: bool, now_ns: u64) {
         let turn_ns = now_ns.saturating_sub(self.timesheet.since_ns);
         if may_wait || (copies && turn_ns >= COPYING_NS_MAX) {
-            let waited_ns = self.timesheet.stretch_ns(now_ns);
-            self.waits().for_each(|(guest, waits)| guest.waited(waits, waited_ns));
+            let waited = self.timesheet.stretch(now_ns, &self.backend);
+            self.waits().for_each(|(guest, waits)| guest.waited(waits, waited));
         } else if turn_ns >= BOOK_NS {
             self.book_work(now_ns);
         }
