@@ -40,7 +40,8 @@ pub(crate) struct Arguments {
     /// Two files of your own for the row 'own files': the target holds BEFORE and is to become AFTER
     #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"])]
     pub(crate) files: Vec<PathBuf>,
-    /// The row 'table': a real table of a database before and after an update. MariaDB makes it below DIRECTORY, once
+    /// The row 'table': a real table of a database before and after an update. MariaDB makes it below DIRECTORY, once, and
+    /// needs 4 GB there for a minute
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) innodb: Option<PathBuf>,
     /// A first copy of 1 GB over 25 ms and 1 Gbit/s each way, between two network namespaces; wants root
@@ -134,7 +135,8 @@ impl Arguments {
 
 /// As pdcp takes it, with the port and a path that begins at the server's root.
 fn remote(text: &str) -> Result<String, String> {
-    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    let has_digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_port = |port: &str| has_digits(port) && port.parse::<u16>().is_ok_and(|port| port > 0);
     let before_path = text.find(":/").and_then(|at| text[..at].rsplit_once(':'));
     match before_path {
         Some((host, port)) if !host.is_empty() && is_port(port) => Ok(text.into()),

@@ -75,13 +75,16 @@ impl Bounds {
     }
 
     /// What was measured, for people, and what it means for each row. Of two states of a file, what differs is what moved.
-    pub(crate) fn tell(self, section: &Section, bytes: u64, samples: &[Sample]) -> (String, Vec<goals::Ceiling>) {
+    pub(crate) fn tell(self, section: &Section, pair: &Pair, samples: &[Sample]) -> (String, Vec<goals::Ceiling>) {
         match self {
             Self::Nothing => (String::new(), Vec::new()),
             Self::Memory(ceiling) => {
                 let least = |row: &Row| {
-                    let (kind, share) = kind_of(row, bytes, samples)?;
-                    Some(goals::Ceiling { row: row.name.clone(), seconds: ceiling.least_seconds(kind, share, bytes) })
+                    let (kind, share) = kind_of(row, pair, samples)?;
+                    Some(goals::Ceiling {
+                        row: row.name.clone(),
+                        seconds: ceiling.least_seconds(kind, share, pair.bytes),
+                    })
                 };
                 (ceiling.table(), section.rows.iter().filter_map(least).collect())
             }
@@ -97,21 +100,21 @@ impl Bounds {
 }
 
 /// What a row has to do, and the share of it that differs.
-fn kind_of(row: &Row, bytes: u64, samples: &[Sample]) -> Option<(RowKind, f64)> {
+fn kind_of(row: &Row, pair: &Pair, samples: &[Sample]) -> Option<(RowKind, f64)> {
     let is_local = row.programs.contains(&Program::PdcpLocal);
     let is_whole = row.pdcp_options.iter().any(|option| option == "--whole-file");
     match &row.basis {
         Basis::Missing if is_local => Some((RowKind::LocalFirstCopy, 1.0)),
         Basis::Missing => Some((RowKind::FirstCopy, 1.0)),
         Basis::Changed { .. } if is_whole && !is_local => Some((RowKind::Whole, 1.0)),
-        Basis::Changed { percent } => {
+        Basis::Changed { .. } => {
             let kind = if is_local { RowKind::LocalDelta } else { RowKind::Delta };
-            Some((kind, f64::from(*percent) / 100.0))
+            Some((kind, pair.changed_bytes(&row.basis)? as f64 / pair.bytes as f64))
         }
         Basis::Copied(_) => {
             let by = |program: Program| sample::median(samples, &row.name, program.name(), Figure::MovedBytes);
             let moved = by(Program::PdcpPush).or_else(|| by(Program::PdcpPull));
-            Some((RowKind::Delta, moved? / bytes as f64))
+            Some((RowKind::Delta, moved? / pair.bytes as f64))
         }
         Basis::Scattered => None,
     }

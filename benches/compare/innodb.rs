@@ -11,8 +11,9 @@ mod server;
 use server::Server;
 pub(crate) use server::ServerError;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 const CREATE: &str = "
@@ -67,10 +68,10 @@ pub(crate) struct Difference {
     pub(crate) bytes: u64,
 }
 
-/// That [`pair`] has what it needs, before minutes are spent on anything else.
+/// That [`provide`] has what it needs, before minutes are spent on anything else.
 pub(crate) fn check(directory: &Path) -> Result<(), ServerError> {
     if fs::exists(directory.join(MADE))? {
-        return made(directory).map(|_| ());
+        return check_made(directory);
     }
     Server::check()?;
     let space = rustix::fs::statvfs(directory).map_err(io::Error::from)?;
@@ -78,22 +79,25 @@ pub(crate) fn check(directory: &Path) -> Result<(), ServerError> {
     if free_bytes < MAKING_BYTES { Err(ServerError::NoRoom { free_bytes }) } else { Ok(()) }
 }
 
-/// Takes what an earlier run left below `directory`, or makes it there: about a minute, and 4 GB for so long.
-pub(crate) fn pair(directory: &Path) -> Result<Pair, ServerError> {
-    if !fs::exists(directory.join(MADE))? {
-        let scratch = tempfile::Builder::new().prefix("pdcp-bench-").tempdir_in(directory)?;
-        make(&scratch.path().join("server"), &Pair::in_directory(scratch.path()))?;
-        fs::write(scratch.path().join(RECIPE), statements())?;
-        fs::rename(scratch.path(), directory.join(MADE))?; // whole, or not at all
+/// Leaves what an earlier run made below `directory`, or makes it there: about a minute, and 4 GB for so long. Where it is,
+/// [`Pair::below`] knows.
+pub(crate) fn provide(directory: &Path) -> Result<(), ServerError> {
+    if fs::exists(directory.join(MADE))? {
+        return check_made(directory);
     }
-    made(directory)
+    let scratch = tempfile::Builder::new().prefix("pdcp-bench-").tempdir_in(directory)?;
+    make(&scratch.path().join("server"), &Pair::within(scratch.path()))?;
+    fs::write(scratch.path().join(RECIPE), statements())?;
+    fs::set_permissions(scratch.path(), Permissions::from_mode(0o755))?;
+    Ok(fs::rename(scratch.path(), directory.join(MADE))?) // whole, or not at all
 }
 
-/// What an earlier run has made.
-fn made(directory: &Path) -> Result<Pair, ServerError> {
+/// That it was made by these statements.
+fn check_made(directory: &Path) -> Result<(), ServerError> {
     let made = directory.join(MADE);
     match fs::read_to_string(made.join(RECIPE)) {
-        Ok(made_by) if made_by == statements() => Ok(Pair::in_directory(&made)),
+        Ok(made_by) if made_by == statements() => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
         _ => Err(ServerError::Other(made)),
     }
 }
@@ -117,7 +121,12 @@ fn export(server: &mut Server, to: &Path) -> Result<(), ServerError> {
 }
 
 impl Pair {
-    fn in_directory(directory: &Path) -> Self {
+    /// Where [`provide`] makes it.
+    pub(crate) fn below(directory: &Path) -> Self {
+        Self::within(&directory.join(MADE))
+    }
+
+    fn within(directory: &Path) -> Self {
         Self { before: directory.join("before.ibd"), after: directory.join("after.ibd") }
     }
 

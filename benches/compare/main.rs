@@ -106,6 +106,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.remote.is_some() {
         findings.skipped.extend(out_of_reach(arguments).map(String::from));
     }
+    if let (Some(directory), Some(_)) = (&arguments.innodb, table(arguments, &peers)) {
+        innodb::check(directory).map_err(|error| unusable(format!("{}: {error}", directory.display())))?;
+    }
     let remote = arguments.remote.as_deref();
     let bench = Bench {
         peers: &peers,
@@ -179,9 +182,6 @@ fn check_files(arguments: &Arguments) -> Result<()> {
             return Err(unusable(format!("{}: is no directory", directory.display())));
         }
     }
-    if let Some(directory) = &arguments.innodb {
-        innodb::check(directory).map_err(|error| unusable(format!("{}: {error}", directory.display())))?;
-    }
     if let Some(output) = &arguments.output {
         let of = |error: io::Error| unusable(format!("{}: {error}", output.display()));
         fs::create_dir_all(output).map_err(of)?;
@@ -241,23 +241,24 @@ fn measure_table(
     scene: &Scene,
     findings: &mut Findings,
 ) -> Result<()> {
-    let name = rows::TABLE_ROW;
-    let placeholder = directory.join("before");
-    if rows::pair_of_files(name, placeholder, arguments, bench.peers).is_none() {
-        return Ok(());
-    }
-    let pair = innodb::pair(directory).map_err(|error| match error {
+    let Some((pair, section)) = table(arguments, bench.peers) else { return Ok(()) };
+    innodb::provide(directory).map_err(|error| match error {
         _ if process::is_interrupted() => Error::Interrupted,
         error => Error::Program(error.to_string()),
     })?;
     say!("\nA table of MariaDB, before and after 5,000 of 3 million rows changed:");
     let differences = pair.differences()?.map(|difference| difference.to_string());
     differences.iter().for_each(|difference| say!("{difference}"));
-    if let Some(section) = rows::pair_of_files(name, pair.before, arguments, bench.peers) {
-        findings.measure(&section, bench, &mut scene.pair_of(name, pair.after)?, arguments)?;
-        findings.note(differences);
-    }
+    findings.measure(&section, bench, &mut scene.pair_of(rows::TABLE_ROW, pair.after)?, arguments)?;
+    findings.note(differences);
     Ok(())
+}
+
+/// The row of a real table, if it is wanted, and the files that it is about.
+fn table(arguments: &Arguments, peers: &Peers) -> Option<(innodb::Pair, Section)> {
+    let pair = innodb::Pair::below(arguments.innodb.as_deref()?);
+    let section = rows::pair_of_files(rows::TABLE_ROW, pair.before.clone(), arguments, peers)?;
+    Some((pair, section))
 }
 
 fn measure_long_path(arguments: &Arguments, findings: &mut Findings) -> Result<()> {
@@ -304,7 +305,7 @@ impl Findings {
         let between = &mut |pair: &mut Pair| bounds.repeat(pair);
         let (samples, failures) = bench.rounds(&section.rows, pair, arguments.runs, &mut self.log, between)?;
         overview::print_section(section, pair, &samples);
-        let (text, ceilings) = bounds.tell(section, pair.bytes, &samples);
+        let (text, ceilings) = bounds.tell(section, pair, &samples);
         overview::print_ceilings(&text, &ceilings, &samples);
         self.ceilings.extend(ceilings);
         self.tables.push(tables::of_section(section, pair));

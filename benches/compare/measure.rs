@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(3600);
 const CLIENT: &str = "client";
 const SERVER: &str = "server";
 /// Where rsync and pdiffcopy would turn to instead.
-const PROXIES: [&str; 5] = ["RSYNC_PROXY", "RSYNC_CONNECT_PROG", "http_proxy", "HTTP_PROXY", "ALL_PROXY"];
+const PROXIES: [&str; 6] = ["RSYNC_PROXY", "RSYNC_CONNECT_PROG", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"];
 
 #[derive(Debug)]
 pub(crate) struct Bench<'a> {

@@ -68,7 +68,7 @@ fn print_line(name: &str, size: &str, cells: impl Iterator<Item = String>) {
 pub(crate) fn print_goals(verdicts: &[Verdict]) -> bool {
     let of = |outcome| verdicts.iter().filter(move |verdict| verdict.outcome == outcome);
     if !verdicts.is_empty() {
-        say!("\nGoals for medians, with a tolerance of 3 %; {} were not measured:", of(Outcome::NotMeasured).count());
+        say!("\nGoals for medians, with a tolerance of 3 %; not measured: {}", of(Outcome::NotMeasured).count());
     }
     for (outcome, word) in [(Outcome::Reached, "reached"), (Outcome::Short, "FALLS SHORT")] {
         of(outcome).for_each(|verdict| say!("{word:<13} {}", verdict.text));

@@ -37,7 +37,7 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// Says of a program's failure whose it is.
-    pub(crate) fn of(self, whose: &str) -> Self {
+    pub(crate) fn about(self, whose: &str) -> Self {
         match self {
             Self::Program(what) => Self::Program(format!("{whose}: {what}")),
             error => error,

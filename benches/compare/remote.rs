@@ -7,14 +7,17 @@ use crate::peers::{Peers, Program};
 use crate::process::{Error, Process, Result, ending};
 use crate::rows::Row;
 use crate::scene::{Basis, Pair};
+use pdcp::failure::Kind;
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// A file of terabytes over a slow line would need more; it is a guard against waiting for ever.
 const LIMIT: Duration = Duration::from_secs(3600);
+/// How pdcp ends where it has made nothing there.
+const NOT_LET_IN: [Kind; 2] = [Kind::Refused, Kind::Unreachable];
 
 #[derive(Debug)]
 pub(crate) struct Remote<'a> {
@@ -56,7 +59,7 @@ impl<'a> Remote<'a> {
         pair.set(&Basis::Missing)?;
         let whole = plain().with(&["--whole-file"]);
         let from = OsString::from(format!("{}{}", self.pdcp, self.target()));
-        run(self.peers.pdcp(&whole, &from, pair.target.as_os_str()))
+        succeeded(run(self.peers.pdcp(&whole, &from, pair.target.as_os_str()))?)
     }
 
     pub(crate) fn client(&self, program: Program, row: &Row, pair: &Pair) -> Command {
@@ -89,9 +92,13 @@ impl<'a> Remote<'a> {
     }
 
     fn push(&self, from: &Path, name: &str) -> Result<()> {
-        run(self.peers.pdcp(&plain(), from.as_os_str(), format!("{}{name}", self.pdcp).as_ref()))?;
-        self.holds_files.set(true);
-        Ok(())
+        let held_files = self.holds_files.replace(true); // also if it is cut
+        let to = OsString::from(format!("{}{name}", self.pdcp));
+        let pushed = run(self.peers.pdcp(&plain(), from.as_os_str(), &to))?;
+        if pushed.code().is_some_and(|code| NOT_LET_IN.iter().any(|kind| i32::from(kind.exit_code()) == code)) {
+            self.holds_files.set(held_files);
+        }
+        succeeded(pushed)
     }
 }
 
@@ -108,11 +115,14 @@ fn plain() -> Row {
     Row::new("set up", Basis::Missing, &[])
 }
 
-fn run(mut command: Command) -> Result<()> {
-    let ended = Process::start(command.stdout(Stdio::null()))?.wait(LIMIT)?;
-    if ended.status.success() {
+fn run(mut command: Command) -> Result<ExitStatus> {
+    Ok(Process::start(command.stdout(Stdio::null()))?.wait(LIMIT)?.status)
+}
+
+fn succeeded(status: ExitStatus) -> Result<()> {
+    if status.success() {
         return Ok(());
     }
     // Why, it has said itself.
-    Err(Error::World(std::io::Error::other(format!("pdcp cannot set up the other end: {}", ending(ended.status)))))
+    Err(Error::World(std::io::Error::other(format!("pdcp cannot set up the other end: {}", ending(status)))))
 }

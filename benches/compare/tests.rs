@@ -233,7 +233,7 @@ mod proofs {
         let own = scratch.path().join("pdcp-bench-table/before.ibd");
         fs::create_dir(own.parent().unwrap()).unwrap();
         fs::write(&own, "precious").unwrap();
-        let told = super::innodb::pair(scratch.path()).unwrap_err().to_string();
+        let told = super::innodb::provide(scratch.path()).unwrap_err().to_string();
         assert!(told.contains("is not this table"), "{told}");
         assert_eq!(fs::read_to_string(own).unwrap(), "precious");
     }

@@ -94,7 +94,8 @@ pub(crate) fn run(options: &Options<'_>, log: &mut Log) -> Result<Outcome> {
         for connections in options.connections {
             for program in options.programs {
                 let sample = path.sample(*program, *connections, run, &pdcp, &mut pair);
-                let sample = sample.map_err(|error| error.of(&format!("{}, {}", row(*connections), program.name())))?;
+                let sample =
+                    sample.map_err(|error| error.about(&format!("{}, {}", row(*connections), program.name())))?;
                 let [there, back] = path.relay.passed();
                 log.tell(&sample)?;
                 tell!("    {there} there, {back} back");
