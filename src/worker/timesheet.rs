@@ -43,13 +43,13 @@ struct Stretch {
 }
 
 impl Timesheet {
-    /// What is not booked yet; it has to be now.
-    fn stretch(&mut self, now_ns: u64, backend: &impl Completions) -> Stretch {
+    /// What is not booked yet; it has to be now. The kernel is asked for all time `without_core` so far.
+    fn stretch(&mut self, now_ns: u64, without_core: impl FnOnce() -> u64) -> Stretch {
         let stretch_ns = now_ns.saturating_sub(self.since_ns);
         self.since_ns = now_ns;
         let mut without_core_ns = 0;
         if stretch_ns >= ASKING_NS_MIN {
-            let before_ns = std::mem::replace(&mut self.without_core_ns, backend.without_core_ns());
+            let before_ns = std::mem::replace(&mut self.without_core_ns, without_core());
             without_core_ns = self.without_core_ns.saturating_sub(before_ns).min(stretch_ns);
         }
         Stretch { spent_ns: stretch_ns - without_core_ns, without_core_ns }
@@ -110,7 +110,7 @@ impl<C: Completions> Worker<C> {
 
     /// Books what was done up to now.
     pub(super) fn book_work(&mut self, now_ns: u64) {
-        let worked = self.timesheet.stretch(now_ns, &self.backend);
+        let worked = self.timesheet.stretch(now_ns, || self.backend.without_core_ns());
         if let Some((guest, _)) = self.parties[self.timesheet.slot].as_deref_mut() {
             guest.worked(worked);
         }
@@ -121,7 +121,7 @@ impl<C: Completions> Worker<C> {
     pub(super) fn book_turn(&mut self, may_wait: bool, copies: bool, now_ns: u64) {
         let turn_ns = now_ns.saturating_sub(self.timesheet.since_ns);
         if may_wait || (copies && turn_ns >= COPYING_NS_MAX) {
-            let waited = self.timesheet.stretch(now_ns, &self.backend);
+            let waited = self.timesheet.stretch(now_ns, || self.backend.without_core_ns());
             self.waits().for_each(|(guest, waits)| guest.waited(waits, waited));
         } else if turn_ns >= BOOK_NS {
             self.book_work(now_ns);
@@ -146,5 +146,26 @@ impl<C: Completions> Worker<C> {
             waits.target_disk &= on_disk(&guest.target);
             (guest, waits)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_without_a_core_is_in_no_stretch_and_short_ones_do_not_ask_for_it() {
+        const MS: u64 = 1_000_000;
+        let mut timesheet = Timesheet::default();
+        let mut check = |now_ns, without_ns: Option<u64>, want: [u64; 2]| {
+            let stretch = timesheet.stretch(now_ns, || without_ns.expect("nobody asks"));
+            assert_eq!([stretch.spent_ns, stretch.without_core_ns], want, "until {now_ns}");
+        };
+        check(5 * MS, Some(0), [5 * MS, 0]);
+        check(105 * MS, Some(95 * MS), [5 * MS, 95 * MS]); // a quota of a twentieth
+        check(105 * MS + 10, None, [10, 0]);
+        check(107 * MS + 10, Some(96 * MS), [MS, MS]);
+        check(108 * MS + 10, Some(99 * MS), [0, MS]); // told late: no more than there is
+        check(110 * MS, Some(0), [2 * MS - 10, 0]); // a kernel that has lost count
     }
 }
