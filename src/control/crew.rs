@@ -110,7 +110,7 @@ impl Crew {
                     Err(error) => return drop(ready.send(Err(error.to_string()))),
                 };
                 let (mailbox, jobs) = Mailbox::new(crate::completion::Completions::waker(&ring));
-                // A ring opens no files, but for what the kernel keeps of its thread, outside of any wall.
+                // Only now: a ring that is made opens the kernel's account of its thread, which no wall lets in.
                 _ = ready.send(Ok((mailbox, raise_wall())));
                 drop(ready);
                 // A panic outside a machine leaves the ring in a state that nobody knows: nothing can be saved.
