@@ -64,6 +64,7 @@ impl Bounds {
             Self::Memory(ceiling) => Ok(ceiling.repeat()?),
             Self::Disk { fio, seconds, workers } => {
                 pair.set(&Basis::Changed { percent: 0 })?;
+                pair.cool()?;
                 match disk::fio_read_seconds(fio, &[pair.source.clone(), pair.target.clone()], *workers) {
                     Ok(took) => seconds.push(took),
                     Err(FioError::World(error)) => return Err(error.into()),
@@ -81,17 +82,14 @@ impl Bounds {
             Self::Memory(ceiling) => {
                 let least = |row: &Row| {
                     let (kind, share) = kind_of(row, pair, samples)?;
-                    Some(goals::Ceiling {
-                        row: row.name.clone(),
-                        seconds: ceiling.least_seconds(kind, share, pair.bytes),
-                    })
+                    Some(goals::Ceiling::new(&row.name, ceiling.least_seconds(kind, share, pair.bytes), samples))
                 };
                 (ceiling.table(), section.rows.iter().filter_map(least).collect())
             }
             Self::Disk { seconds, .. } => {
                 let identical = |row: &&Row| row.basis == Basis::Changed { percent: 0 };
                 let least = sample::middle(seconds);
-                let ceiling = |row: &Row| Some(goals::Ceiling { row: row.name.clone(), seconds: least? });
+                let ceiling = |row: &Row| Some(goals::Ceiling::new(&row.name, least?, samples));
                 let ceilings = section.rows.iter().filter(identical).filter_map(ceiling).collect();
                 (least.map_or(String::new(), |least| format!("fio reads both files in {least:.3} s\n")), ceilings)
             }

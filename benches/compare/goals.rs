@@ -4,6 +4,7 @@
 //! the same run. A figure that was not measured is no failure, but it is said.
 
 use crate::sample::{Figure, Sample, median};
+use std::collections::BTreeSet;
 
 /// Medians of seven runs on a busy machine differ by as much without a cause.
 pub(crate) const TOLERANCE: f64 = 1.03;
@@ -120,14 +121,31 @@ pub(crate) const fn no_slower_than(row: &'static str, share: f64, other: &'stati
 #[derive(Clone, Debug)]
 pub(crate) struct Ceiling {
     pub(crate) row: String,
-    pub(crate) seconds: f64,
+    /// By what the row is made of.
+    pub(crate) parts_seconds: f64,
+    /// Who took less, and what it took: measured in louder moments, the parts are no bound then.
+    pub(crate) beaten_by: Option<(String, f64)>,
 }
 
 impl Ceiling {
+    /// Of a row whose parts take so long, unless a program was faster in these samples.
+    pub(crate) fn new(row: &str, parts_seconds: f64, samples: &[Sample]) -> Self {
+        let programs: BTreeSet<&String> =
+            samples.iter().filter(|sample| sample.row == row).map(|sample| &sample.program).collect();
+        let seconds = |program: &String| Some((program.clone(), median(samples, row, program, Figure::Seconds)?));
+        let fastest = programs.into_iter().filter_map(seconds).min_by(|left, right| left.1.total_cmp(&right.1));
+        let beaten_by = fastest.filter(|(_, seconds)| seconds * TOLERANCE < parts_seconds);
+        Self { row: row.into(), parts_seconds, beaten_by }
+    }
+
+    pub(crate) fn seconds(&self) -> f64 {
+        self.beaten_by.as_ref().map_or(self.parts_seconds, |(_, seconds)| *seconds)
+    }
+
     /// How many times the least pdcp took, by each way that was measured.
     pub(crate) fn distances(&self, samples: &[Sample]) -> Vec<(&'static str, f64)> {
         let seconds = |program: &'static str| Some((program, median(samples, &self.row, program, Figure::Seconds)?));
-        PDCP.into_iter().filter_map(seconds).map(|(program, seconds)| (program, seconds / self.seconds)).collect()
+        PDCP.into_iter().filter_map(seconds).map(|(program, seconds)| (program, seconds / self.seconds())).collect()
     }
 }
 
@@ -161,7 +179,7 @@ pub(crate) fn judge(goals: &[Goal], samples: &[Sample], ceilings: &[Ceiling]) ->
 impl Goal {
     fn judge(&self, program: &str, samples: &[Sample], ceilings: &[Ceiling]) -> Option<Verdict> {
         let is = median(samples, self.row, program, self.figure)?;
-        let ceiling = ceilings.iter().find(|ceiling| ceiling.row == self.row).map(|ceiling| ceiling.seconds);
+        let ceiling = ceilings.iter().find(|ceiling| ceiling.row == self.row).map(Ceiling::seconds);
         let of = |program| median(samples, self.row, program, self.figure);
         let other = match self.times {
             Times::Program(other) => of(other)?,

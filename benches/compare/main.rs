@@ -274,8 +274,8 @@ fn measure_long_path(arguments: &Arguments, findings: &mut Findings) -> Result<(
     };
     let long_path::Outcome { samples, proof } = long_path::run(&options, &mut findings.log)?;
     let table = Table { notes: proof, ..tables::of_long_path(&samples) };
-    let ceiling = |row: &String| goals::Ceiling { row: row.clone(), seconds: long_path::least_seconds() };
-    let ceilings: Vec<_> = table.rows.iter().map(|row| ceiling(&row.name)).collect();
+    let ceiling = |row: &report::Row| goals::Ceiling::new(&row.name, long_path::least_seconds(), &samples);
+    let ceilings: Vec<_> = table.rows.iter().map(ceiling).collect();
     overview::print_long_path(&table, &samples);
     overview::print_ceilings("", &ceilings, &samples);
     findings.ceilings.extend(ceilings);

@@ -18,10 +18,10 @@ pub(crate) const PIECE_BYTES: u64 = 1 << 20;
 /// A change that is smaller than most blocks.
 const PAGE_BYTES: u64 = 4 << 10;
 
-/// Before a target is removed: two seconds after memory was freed a virtual machine's kernel gives it back to the host (free
+/// Before a target is removed, and before bounds are measured: two seconds after memory was freed a virtual machine's kernel gives it back to the host (free
 /// page reporting). If that happens while a first copy runs, some of its pages cost ten times as much; by chance, so that
-/// programs are no longer comparable. Nothing is freed while we rest, and the copy has the two seconds for itself.
-const REST: Duration = Duration::from_millis(2500);
+/// programs are no longer comparable. Nothing is freed while we rest, and what comes then has two seconds for itself.
+pub(crate) const REST: Duration = Duration::from_millis(2500);
 
 /// What the programs themselves take at most. Guessed: both ends of pdcp with two workers each have 256 MiB of buffers.
 const PROGRAMS_BYTES: u64 = 1 << 30;
@@ -116,6 +116,7 @@ impl Scene {
         for (offset, length) in pieces(bytes).filter(|(offset, _)| texture.is_data(*offset)) {
             file.write_all_at(&content(offset, length), offset)?;
         }
+        file.sync_all()?;
         Ok(Pair { texture, ..self.pair_of(name, source)? })
     }
 
@@ -129,7 +130,8 @@ impl Scene {
 }
 
 impl Pair {
-    /// Brings the target into the state that a run begins with. Its time is not the source's.
+    /// Brings the target into the state that a run begins with. Its time is not the source's. It is on disk then: of all
+    /// programs only those that sync would pay for what was written here, and by the program before.
     pub(crate) fn set(&mut self, basis: &Basis) -> Result<()> {
         let was_equal = std::mem::replace(&mut self.is_equal, false);
         match basis {
@@ -147,7 +149,8 @@ impl Pair {
         }
         let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
         let target = OpenOptions::new().write(true).open(&self.target)?;
-        Ok(target.set_times(FileTimes::new().set_modified(old))?)
+        target.set_times(FileTimes::new().set_modified(old))?;
+        Ok(target.sync_all()?)
     }
 
     fn change(&self, basis: &Basis) -> Result<()> {

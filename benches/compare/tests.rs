@@ -100,7 +100,7 @@ mod verdicts {
             sample("10 %", "rsync delta", 10.0),
             sample("10 %", "yardstick", 2.0),
         ];
-        let ceilings = [Ceiling { row: "10 %".into(), seconds: 1.0 }];
+        let ceilings = [Ceiling::new("10 %", 1.0, &[])];
         let verdicts = judge(&[goal], &samples, &ceilings);
         let outcomes: Vec<_> = verdicts.iter().map(|verdict| verdict.outcome).collect();
         assert_eq!(outcomes, [want], "{verdicts:?}");
@@ -129,6 +129,22 @@ mod verdicts {
         // That is for time, and for other people's programs.
         check(less_cpu("10 %", "rsync delta", 100.0), 1.13, Outcome::Short);
         check(Goal { at_most: 0.1, ..as_fast_as_the_yardstick("10 %") }, 1.13, Outcome::Short);
+    }
+
+    /// Trigger: parts measured in louder moments than the row. Damage: a least time twice as long as what pdcp took, by which
+    /// it could have become twice as slow and still have reached its goals.
+    #[test]
+    fn what_a_program_took_is_the_ceiling_where_the_parts_take_longer() {
+        let samples = [sample("10 %", "cp", 0.5), sample("10 %", "pdcp push", 1.0), sample("50 %", "cp", 0.1)];
+        let check = |parts_seconds, want, want_by: Option<&str>| {
+            let ceiling = Ceiling::new("10 %", parts_seconds, &samples);
+            assert_eq!((ceiling.seconds(), ceiling.distances(&samples)), (want, vec![("pdcp push", 1.0 / want)]));
+            assert_eq!(ceiling.beaten_by, want_by.map(|by| (by.into(), want)));
+        };
+        check(0.4, 0.4, None);
+        check(0.51, 0.51, None);
+        check(0.52, 0.5, Some("cp"));
+        check(2.0, 0.5, Some("cp"));
     }
 
     #[test]
@@ -253,7 +269,7 @@ mod reports {
     }
 
     fn run(tables: Vec<Table>, samples: Vec<Sample>) -> Run {
-        let ceilings = vec![Ceiling { row: "10 %".into(), seconds: 0.5 }];
+        let ceilings = vec![Ceiling::new("10 %", 0.5, &samples)];
         let machine = Machine::look(Path::new("/"), 20_000_000, std::iter::empty());
         let (failures, skipped) = (vec!["10 %: cp failed".into()], vec!["sealed: not here".into()]);
         Run { machine, tables, samples, ceilings, verdicts: Vec::new(), failures, skipped }

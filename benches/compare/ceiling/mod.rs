@@ -12,6 +12,7 @@ mod lane;
 mod start;
 
 use crate::sample;
+use crate::scene::REST;
 use crate::subject::Pdcp;
 use core_affinity::CoreId;
 use lane::{Basis, CHUNK_BYTES, Duty, Lane, PIECE_BYTES, Sample, Written};
@@ -23,6 +24,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::thread;
 
 /// What is copied to and fro: well above any cache, and enough places of the source. A server's last cache has up to a
 /// gigabyte, and what a lane finds there does not come from memory, as most of a large file does.
@@ -75,7 +77,7 @@ const LOCAL_EQUAL: Duty = Duty { basis: Basis::Compared, ..READ }; // what equal
 const LOCAL_DIFFERENT: Duty = Duty { basis: Basis::Read, written: Written::Over, ..READ };
 const LOCAL_FIRST: Duty = Duty { written: Written::New, ..READ };
 
-/// All that is measured, in this order.
+/// All that is measured, in this order: what frees memory comes last, since the kernel is busy with it afterwards.
 const MEASURES: [(&str, Measure); 18] = [
     ("start, connect, commit", Measure::Start),
     ("start, commit; both ends local", Measure::LocalStart),
@@ -87,13 +89,13 @@ const MEASURES: [(&str, Measure); 18] = [
     ("send + receive, as many pairs across cores", Measure::Across(Cores::All)),
     ("write over one inode, one core", Measure::Inode(Cores::One, WRITE_OVER)),
     ("write over one inode, all cores", Measure::Inode(Cores::All, WRITE_OVER)),
-    ("write a new inode, one core", Measure::Inode(Cores::One, WRITE_NEW)),
-    ("write a new inode, all cores", Measure::Inode(Cores::All, WRITE_NEW)),
     ("what is equal, all cores", Measure::Work(Cores::All, EQUAL)),
     ("what differs, all cores", Measure::Work(Cores::All, WHOLE)),
-    ("what is new, all cores", Measure::Work(Cores::All, FIRST)),
     ("what is equal, local, all cores", Measure::Work(Cores::All, LOCAL_EQUAL)),
     ("what differs, local, all cores", Measure::Work(Cores::All, LOCAL_DIFFERENT)),
+    ("write a new inode, one core", Measure::Inode(Cores::One, WRITE_NEW)),
+    ("write a new inode, all cores", Measure::Inode(Cores::All, WRITE_NEW)),
+    ("what is new, all cores", Measure::Work(Cores::All, FIRST)),
     ("what is new, local, all cores", Measure::Work(Cores::All, LOCAL_FIRST)),
 ];
 
@@ -152,8 +154,9 @@ impl Ceiling {
         Ok(Some(ceiling))
     }
 
-    /// Measures everything once more, in about three seconds.
+    /// Measures everything once more, in about three seconds after a rest.
     pub(crate) fn repeat(&mut self) -> io::Result<()> {
+        thread::sleep(REST);
         for (index, (_, measure)) in MEASURES.iter().enumerate() {
             let result = match *measure {
                 Measure::Start => self.starter.push_seconds(),

@@ -86,9 +86,10 @@ pub(crate) fn write(run: &Run, directory: &Path) -> Result<(), ReportError> {
 
 fn write_ceilings(ceilings: &[Ceiling], path: &Path) -> Result<(), ReportError> {
     let mut file = csv::Writer::from_path(path)?;
-    file.write_record(["row", "seconds"])?;
+    file.write_record(["row", "seconds", "parts_seconds", "beaten_by"])?;
     for ceiling in ceilings {
-        file.serialize((&ceiling.row, ceiling.seconds))?;
+        let beaten_by = ceiling.beaten_by.as_ref().map(|(program, _)| program);
+        file.serialize((&ceiling.row, ceiling.seconds(), ceiling.parts_seconds, beaten_by))?;
     }
     Ok(file.flush()?)
 }

@@ -2,7 +2,7 @@
 
 use super::charts::Chart;
 use super::{Row, Run, Shape, Table, megabytes};
-use crate::goals::Outcome;
+use crate::goals::{Ceiling, Outcome};
 use crate::sample::{Figure, median};
 
 const FIGURES: [Figure; 5] =
@@ -97,7 +97,7 @@ fn figures(run: &Run, table: &Table, figure: Figure) -> String {
         }
         if has_ceilings {
             let ceiling = run.ceiling(row);
-            cells.push(show(ceiling.map(|ceiling| ceiling.seconds)));
+            cells.push(show(ceiling.map(Ceiling::seconds)));
             let distances = ceiling.map(|ceiling| ceiling.distances(&run.samples)).unwrap_or_default();
             let distances: Vec<_> = distances.into_iter().map(|(_, times)| format!("{times:.2}")).collect();
             cells.push(distances.join(" / "));

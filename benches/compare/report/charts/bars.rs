@@ -4,6 +4,7 @@
 //! and says so. The length of a bar then means little; where it ends, and the figure there, do.
 
 use super::{BACKGROUND, Drawing, FAINT_TEXT, GRID, HEAD, Point, TEXT, TEXT_SIZE, bold, canvas, colour, plain, write};
+use crate::goals::Ceiling;
 use crate::report::{Machine, ReportError, Run, Shape, megabytes};
 use crate::sample::{Figure, median};
 use plotters::prelude::*;
@@ -41,7 +42,7 @@ pub(super) fn groups(run: &Run) -> Vec<Group> {
             groups.push(Group {
                 row: row.name.clone(),
                 bars: bars.collect(),
-                ceiling: run.ceiling(&row.name).map(|ceiling| ceiling.seconds),
+                ceiling: run.ceiling(&row.name).map(Ceiling::seconds),
             });
         }
     }
