@@ -394,6 +394,7 @@ impl Course {
     }
 
     fn stripe(&mut self, finished: Finished) {
+        self.moved_ms = self.now_ms; // of a hole nothing else may tell
         self.stripes.insert(finished.stripe, finished.digest);
         self.changes.note(&finished);
         if finished.changed_blocks > 0 {

@@ -6,12 +6,16 @@ use crate::limits::{FILE_BYTES_MAX, STRIPE_BYTES_MIN};
 
 const DIGEST: Digest = Digest([1; 32]);
 
-/// A session of one stripe, one connection and one worker.
+/// A session of one connection and one worker, and of one stripe unless said otherwise.
 struct Story(Course);
 
 impl Story {
     fn of(role: Role) -> Self {
-        let layout = Layout::checked(STRIPE_BYTES_MIN, BlockSize::default(), STRIPE_BYTES_MIN).unwrap();
+        Self::of_stripes(1, role)
+    }
+
+    fn of_stripes(stripes: u64, role: Role) -> Self {
+        let layout = Layout::checked(stripes * STRIPE_BYTES_MIN, BlockSize::default(), STRIPE_BYTES_MIN).unwrap();
         let (peer, target) = (b"peer".to_vec(), b"target".to_vec());
         let (connections, workers, now_ms) = (1, 1, 0);
         let start = Start { role, layout, dry_run: false, verify: false, connections, workers, peer, target, now_ms };
@@ -122,4 +126,22 @@ fn a_stripe_takes_no_more_memory_for_being_far_out() {
     }
     assert_eq!(course.poll(), None, "it goes on");
     assert_eq!(course.finished(), 2);
+}
+
+/// Trigger: both ends here, a source of a terabyte that is one hole, and no target. Damage: nothing is read, written or
+/// sent, so it was given up after a minute in the midst of hashing zeros. Cure: a stripe that is finished is progress.
+#[test]
+fn who_finishes_stripes_gets_on() {
+    let mut story = Story::of_stripes(4, Role::Both);
+    let hole = |stripe| {
+        let (hole_bytes, changed_blocks) = (STRIPE_BYTES_MIN, 64);
+        let (digest, matched_bytes, changed_bytes) = (DIGEST, 0, 0);
+        Event::Stripe(Finished { stripe, digest, matched_bytes, changed_bytes, hole_bytes, changed_blocks })
+    };
+    let at = |now_ms| Event::Tick { now_ms, beat: Beat::default(), busy: false };
+    for stripe in 0..3 {
+        story.tell(hole(stripe), &[]);
+        story.tell(at((stripe + 1) * (NO_PROGRESS_MS - 1)), &[]);
+    }
+    story.tell(hole(3), &[Action::StopWorkers]);
 }
