@@ -8,6 +8,9 @@
 use crate::completion::{
     Access, Account, Completion, Completions, Errno, FileId, Mode, Operation, Pool, SocketId, Tag, Traffic, Waker,
 };
+use crate::extent::Run;
+use crate::limits::FRAME_LEN_MAX;
+use crate::wire::{Frame, encode};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
@@ -122,6 +125,10 @@ enum Fault {
     },
     /// A byte of the `n`-th send is changed on the way.
     Flip {
+        countdown: u32,
+    },
+    /// The head of a data frame is put before the `n`-th send, or what follows of one.
+    Forge {
         countdown: u32,
     },
     /// The source's file has become shorter.
@@ -364,6 +371,16 @@ impl Sim {
                     world.fault = Fault::None;
                     let at = world.dice.below(moved);
                     sent[at] ^= 1 << world.dice.below(8);
+                }
+                if world.strikes(|fault| match fault {
+                    Fault::Forge { countdown } => Some(countdown),
+                    _ => None,
+                }) {
+                    world.fault = Fault::None;
+                    let mut head = [0; FRAME_LEN_MAX];
+                    let forged = Frame::Data { pieces: &[Run { first: 0, count: 1 }], payload_bytes: 1 };
+                    let used = encode(&forged, &mut head).unwrap();
+                    world.pipes[to].bytes.extend(&head[..used]);
                 }
                 world.heard.extend_from_slice(&sent);
                 let pipe = &mut world.pipes[to];

@@ -62,6 +62,11 @@ impl ReadBack {
         }
     }
 
+    /// Whether the next thing it would do with a buffer is to read an extent into it.
+    pub fn wants_extent(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.read < open.run.count)
+    }
+
     /// What to do next; `None` until something happens or there is more room.
     pub fn poll(&mut self, room: Room) -> Option<Action> {
         let Some(open) = &mut self.open else {

@@ -156,6 +156,12 @@ impl Source {
         wanted.is_some_and(|wanted| at(wanted.run, block) < wanted.read) && !self.held.0.iter().any(pending)
     }
 
+    /// Whether the next thing it would do with a buffer is to read an extent into it.
+    pub fn wants_extent(&self) -> bool {
+        let next = self.wanted.iter().find(|wanted| wanted.read < wanted.end(self.terms.dry_run));
+        next.is_some_and(|wanted| wanted.mapping == Mapping::Done && !wanted.slate.holes[wanted.read as usize])
+    }
+
     /// Takes note of what happened.
     ///
     /// # Errors
@@ -196,11 +202,8 @@ impl Source {
         if let Some(action) = self.next_extent(room.read_blocks) {
             return Some(action);
         }
-        if !room.send {
-            return None;
-        }
         self.runs.clear();
-        if let Some((says, payload_bytes)) = self.settle() {
+        if let Some((says, payload_bytes)) = self.settle(room.send) {
             self.count(says);
             return Some(Action::Send(match says {
                 Says::Data => Frame::Data { pieces: &self.runs, payload_bytes },
@@ -212,7 +215,7 @@ impl Source {
         if let Some(run) = self.settled_extent() {
             return Some(Action::Release(run));
         }
-        self.done().map(Action::Send)
+        if room.send { self.done().map(Action::Send) } else { None }
     }
 
     fn want(&mut self, stripe: StripeIndex, basis_blocks: u32, heads: bool) -> Result<(), ProtocolError> {
@@ -344,11 +347,12 @@ impl Source {
         }
     }
 
-    /// Settles blocks of the first stripe, until a frame is full or nothing more is known. Fills `runs` and says what they
-    /// are, with the bytes of their payload; `None` where there is nothing to send.
-    fn settle(&mut self) -> Option<(Says, u32)> {
+    /// Settles blocks of the first stripe, until a frame is full or nothing more is known; where none may be sent, until
+    /// something differs. Fills `runs` and says what they are, with the bytes of their payload; `None` where there is nothing
+    /// to send.
+    fn settle(&mut self, may_send: bool) -> Option<(Says, u32)> {
         let wanted = self.wanted.front_mut()?;
-        let mut frame = FrameRuns::new(&self.terms, &mut self.runs);
+        let mut frame = FrameRuns::new(&self.terms, &mut self.runs, may_send);
         let stripe = wanted.run;
         let inside = |extent: &&Extent| extent.run.first >= stripe.first && extent.run.end() <= stripe.end();
         for extent in self.held.0.iter().take_while(inside) {
@@ -420,13 +424,15 @@ impl Wanted {
 struct FrameRuns<'a> {
     terms: &'a Terms,
     runs: &'a mut Vec<Run>,
+    /// It takes nothing otherwise.
+    may_send: bool,
     says: Option<Says>,
     payload_bytes: u32,
 }
 
 impl<'a> FrameRuns<'a> {
-    fn new(terms: &'a Terms, runs: &'a mut Vec<Run>) -> Self {
-        Self { terms, runs, says: None, payload_bytes: 0 }
+    fn new(terms: &'a Terms, runs: &'a mut Vec<Run>, may_send: bool) -> Self {
+        Self { terms, runs, may_send, says: None, payload_bytes: 0 }
     }
 
     /// Takes as many of the run's first blocks as the frame has room for.
@@ -437,7 +443,7 @@ impl<'a> FrameRuns<'a> {
             (false, false) => Says::Data,
         };
         let most = if says == Says::Data { PIECES_MAX } else { RUNS_MAX };
-        if self.says.is_some_and(|said| said != says) || self.runs.len() == most {
+        if !self.may_send || self.says.is_some_and(|said| said != says) || self.runs.len() == most {
             return 0;
         }
         let mut run = run;
@@ -526,6 +532,30 @@ mod tests {
         assert_eq!(source.poll(ROOM), Some(Action::Send(Frame::Differs { runs: &differs })));
         let digest = Digest::default();
         assert_eq!(source.poll(ROOM), Some(Action::Send(Frame::Done { stripe: 1, digest })));
+    }
+
+    /// Trigger: equal blocks are held while nothing can be sent. Damage: they kept their buffers until something could, from
+    /// others who had something to read. Cure: what is equal is let go of without a word.
+    #[test]
+    fn what_is_equal_is_let_go_of_also_while_nothing_can_be_sent() {
+        let mut source = source(2, false, false);
+        want(&mut source, 0, 1);
+        want(&mut source, 1, 1);
+        let signatures = [Signature([5; 8])];
+        for (stripe, theirs) in [(0, signatures), (1, [Signature([6; 8])])] {
+            let run = Run { first: stripe, count: 1 };
+            assert_eq!(source.poll(ROOM), Some(Action::Read(run)));
+            let digests = [Digest([3; 32])];
+            source.handle(Event::Hashed { run, digests: &digests, signatures: &signatures }).expect("our own");
+            source.handle(Event::Frame(Frame::Signatures { first: stripe, values: &theirs })).expect("proper");
+        }
+        let silent = Room { send: false, ..ROOM };
+        assert_eq!(source.poll(silent), Some(Action::Release(Run { first: 0, count: 1 })));
+        assert_eq!(source.poll(silent), None, "the first stripe is not done before that is said");
+        assert!(matches!(source.poll(ROOM), Some(Action::Send(Frame::Done { stripe: 0, .. }))));
+        assert!(matches!(source.poll(silent), Some(Action::Finish(_))));
+        assert_eq!(source.poll(silent), None, "the second differs");
+        assert!(matches!(source.poll(ROOM), Some(Action::Send(Frame::Data { .. }))));
     }
 
     #[test]

@@ -151,6 +151,9 @@ impl Target {
 
     /// The block from which on the basis is to be read next.
     pub fn next_read(&self) -> Option<u64> {
+        if let Some(run) = self.left_out.front() {
+            return Some(run.first);
+        }
         let open = self.open.iter().find(|open| open.read < open.basis_blocks)?;
         Some(open.run.first + u64::from(open.read))
     }

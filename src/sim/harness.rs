@@ -6,7 +6,7 @@ use crate::counters::Counter;
 use crate::digest::{Digest, hash_blocks};
 use crate::extent::{BlockSize, Layout, Run};
 use crate::failure::{Failure, Kind};
-use crate::limits::{CHALLENGE_LEN, STRIPES_A_TURN};
+use crate::limits::{CHALLENGE_LEN, PAYLOAD_BUFFERS, STRIPES_A_TURN};
 use crate::method::Method;
 use crate::seal::{Cipher, SECRET_LEN, Secret, Side};
 use crate::session::Terms;
@@ -67,6 +67,8 @@ struct Report {
     target: Disk,
     digest: Option<Digest>,
     wire_bytes: u64,
+    /// What each connection's source sent.
+    sent_bytes: Vec<u64>,
     /// What each connection's target sent.
     asked_bytes: Vec<u64>,
     /// All that went over the network.
@@ -360,6 +362,7 @@ fn run(scenario: &Scenario) -> Report {
         digest: target.course.digest(),
         ends: sides.iter_mut().map(|side| side.end.take().unwrap()).collect(),
         wire_bytes: world.pipes.iter().map(|pipe| pipe.carried).sum(),
+        sent_bytes: world.pipes.iter().skip(1).step_by(2).map(|pipe| pipe.carried).collect(),
         asked_bytes: world.pipes.iter().step_by(2).map(|pipe| pipe.carried).collect(),
         happened: world.happened,
         heard: std::mem::take(&mut world.heard),
@@ -484,7 +487,7 @@ fn judge(scenario: &Scenario, report: &Report) {
         assert!(report.ends.iter().all(Result::is_ok), "without a fault it succeeds: {:?}", report.ends);
     }
     let blamed = |kind| report.ends.iter().any(|end| end.as_ref().is_err_and(|failure| failure.kind == kind));
-    let honest = scenario.cipher.is_some() || !matches!(scenario.fault, Fault::Flip { .. });
+    let honest = scenario.cipher.is_some() || !matches!(scenario.fault, Fault::Flip { .. } | Fault::Forge { .. });
     assert!(!(honest && blamed(Kind::Protocol)), "whoever changes bytes on the way makes no liar of the peer");
     assert!(!scenario.local || report.wire_bytes == 0, "both ends local: no wire");
     let poisoned = report.heard.chunks_exact(16).any(|bytes| bytes == [POISON; 16]);
@@ -606,6 +609,29 @@ fn connections_take_turns_and_whoever_is_lost_is_passed_over() {
     }
 }
 
+/// Trigger: more connections than a session has buffers of a kind. Damage: whoever gave one back took it again, before those
+/// who waited for one; these moved nothing until all else was done, and over a slow network were taken for dead. Cure: who
+/// holds none and waits longest has the next.
+#[test]
+fn who_waits_for_a_buffer_comes_before_those_who_had_one() {
+    const CONNECTIONS: usize = 14;
+    const { assert!(CONNECTIONS > PAYLOAD_BUFFERS / 2 + 1, "more than a session alone may have") };
+    let source = Disk::new(vec![7; 6 * CONNECTIONS * MIB]);
+    let cipher = Some(Cipher::Aes256Gcm);
+    for block_bytes in [16 << 10, 1 << 20] {
+        for mode in [Mode::Buffered, Mode::Memory, Mode::Direct] {
+            let block = BlockSize::checked(block_bytes).unwrap();
+            let (source, modes) = (source.clone(), [mode; 2]);
+            let scenario = Scenario { block, source, modes, cipher, rough: false, ..plain(CONNECTIONS) };
+            let report = run(&scenario);
+            judge(&scenario, &report);
+            // All have three stripes open before any buffer is short.
+            let least = *report.sent_bytes.iter().min().unwrap();
+            assert!(least >= 4 * MIB as u64, "{mode:?}, {block_bytes}: {:?}", report.sent_bytes);
+        }
+    }
+}
+
 /// Trigger: one path of several is dead, and nobody says so. Damage: the stripes that were open there were never done, and the
 /// session was given up after a minute, all else done. Cure: who stands still while the others get on is lost.
 #[test]
@@ -621,6 +647,22 @@ fn what_a_connection_was_at_that_stands_still_the_others_do() {
                 judge(&scenario, &report);
                 assert!(report.committed.is_some(), "{whole_file}, {after}: {:?}", report.ends);
             }
+        }
+    }
+}
+
+/// Trigger: somebody on the way puts the head of a data frame before what a target sends. Damage: a source does not expect any,
+/// so it called the target a liar before it had tried a tag, and ended the session. Cure: it costs the connection.
+#[test]
+fn what_is_put_between_frames_costs_the_connection() {
+    let source = Disk::new(content(&mut Dice(1), 6 * MIB));
+    for cipher in [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305] {
+        for countdown in 0..12 {
+            let (fault, source) = (Fault::Forge { countdown }, source.clone());
+            let scenario = Scenario { source, cipher: Some(cipher), fault, rough: false, ..plain(3) };
+            let report = run(&scenario);
+            judge(&scenario, &report);
+            assert!(report.happened && report.committed.is_some(), "{countdown}: {:?}", report.ends);
         }
     }
 }

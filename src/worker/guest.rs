@@ -1,7 +1,7 @@
 //! A session's part on one worker: its files, its share of buffers, and what it has to tell control; not its connections.
 
 use super::WorkerError;
-use super::connection::Machines;
+use super::connection::{Hunger, Machines};
 use super::holes::Holes;
 use super::inbox::{Ends, FileTerms, Outcome, SessionKey, SessionShared, Start};
 use super::turns::Turns;
@@ -44,8 +44,8 @@ pub(super) struct Guest<C: Completions> {
     pub(super) least_pool: Pool,
     pub(super) frames: usize,
     pub(super) turns: Turns,
-    /// Connections that wait for a buffer for a payload, and hold none.
-    pub(super) hungry: usize,
+    /// Connections that wait for such a buffer and hold none, in the order in which they get the next.
+    pub(super) hungry: [VecDeque<usize>; Hunger::COUNT],
     pub(super) asked_to_write: bool,
     pub(super) stopping: bool,
     pub(super) ended: bool,
@@ -80,7 +80,7 @@ impl<C: Completions> Guest<C> {
             least_pool,
             frames: frames(start),
             turns: Turns::new(start.sockets.len().max(1), if is_target { start.at_once } else { usize::MAX }),
-            hungry: 0,
+            hungry: Default::default(),
             asked_to_write: false,
             stopping: false,
             ended: false,

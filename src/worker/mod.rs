@@ -142,11 +142,12 @@ impl<C: Completions> Worker<C> {
         loop {
             let mut moved = false;
             while let Some(completion) = self.backend.pop() {
+                if !moved {
+                    // Buffers may come back, and would stay with those who had them.
+                    self.list_those(Connection::is_starved);
+                }
                 moved = true;
                 self.complete(completion, &mut quantum_bytes);
-            }
-            if moved {
-                self.list_those(Connection::is_starved); // buffers may have come back
             }
             moved |= !self.list.is_empty();
             // Once around: who has work left after the quantum is used up is listed again.

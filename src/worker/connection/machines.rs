@@ -4,7 +4,9 @@
 //! no room for now (a buffer, the line) is asked again when there is.
 
 use super::heads::read_heads;
-use super::{Connection, Context, Guarded, Guest, OpenFile, Work, WorkerError, Write, bytes_of, offset_of, part_of};
+use super::{
+    Connection, Context, Guarded, Guest, Hunger, OpenFile, Work, WorkerError, Write, bytes_of, offset_of, part_of,
+};
 use crate::completion::{Completions, Operation, Pool};
 use crate::counters::Counter;
 use crate::extent::{Run, StripeIndex};
@@ -14,7 +16,7 @@ use crate::session::target::{Action as TargetAction, Event as TargetEvent};
 use crate::session::{ProtocolError, Room};
 use crate::wire::{Frame, decode};
 use crate::worker::inbox::Outcome;
-use crate::worker::line::{Line, What};
+use crate::worker::line::{Line, LineError, What};
 
 impl<C: Completions> Connection<C> {
     /// Gives the machines the frames that are there, and payloads their buffers.
@@ -22,17 +24,12 @@ impl<C: Completions> Connection<C> {
         let holds_payload = self.holds_payload();
         let Some(line) = &mut self.line else { return Ok(false) };
         if line.wants_payload_buffer() {
-            // Buffers come back where they were, and would stay there: whoever holds one lets others go first who hold none.
-            let lets_others = holds_payload && guest.hungry > 0;
-            let lease = || cx.shares.lease(cx.backend, Pool::Payload, guest.account);
-            let Some(buffer) = (!lets_others).then(lease).flatten() else {
-                self.starved = true;
-                self.be_hungry(!holds_payload, guest);
+            let lease = |guest: &Guest<C>| cx.shares.lease(cx.backend, Pool::Payload, guest.account);
+            let Some(buffer) = self.lease_in_turn(Hunger::Payload, holds_payload, guest, lease) else {
                 return Ok(false);
             };
-            let is_complete = line.give_payload_buffer(buffer, cx.backend.now_ms());
-            self.be_hungry(false, guest);
-            if is_complete {
+            let line = self.line.as_mut().expect("seen above");
+            if line.give_payload_buffer(buffer, cx.backend.now_ms()) {
                 self.payload_complete(guest, cx)?;
             }
             return Ok(true);
@@ -42,6 +39,9 @@ impl<C: Completions> Connection<C> {
             Ok(None) => return Ok(false),
             Err(error) => return self.unreadable(error, cx).map(|()| true),
         };
+        if header.has_payload() && self.target.is_none() && line.is_sealed() {
+            return self.unreadable(LineError::Forged, cx).map(|()| true); // nobody has tried its tags yet
+        }
         let frame = decode(header, line.bytes(range), &mut cx.bench.scratch).map_err(ProtocolError::from)?;
         match (&mut self.target, &mut self.source) {
             (Some(target), _) => match frame {
@@ -68,9 +68,8 @@ impl<C: Completions> Connection<C> {
 
     /// Lets the target act once.
     pub(super) fn run_target(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
-        let file = guest.target.as_ref().filter(|_| !self.awaits_source(guest));
+        let mut buffer = self.basis_extent(guest, cx);
         let Self { target: Some(target), source, line, flight, .. } = self else { return Ok(false) };
-        let mut buffer = lease_extent(file, self.reading.basis, false, guest, cx, &mut self.starved);
         let send = line.as_mut().is_none_or(|line| makes_room(line, guest, cx, &mut self.starved));
         let room = Room { read_blocks: blocks_in(guest, buffer.as_ref()), send };
         let Some(action) = target.call(|target| target.poll(room))? else { return Ok(false) };
@@ -116,11 +115,9 @@ impl<C: Completions> Connection<C> {
 
     /// Lets the source act once.
     pub(super) fn run_source(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
+        let was_starved = self.starved;
+        let mut buffer = self.source_extent(guest, cx);
         let Self { source: Some(source), target, line, flight, .. } = self else { return Ok(false) };
-        // The last one is for a target beside it: what it signs is what lets go of others.
-        let leaves_one = target.is_some() && self.reading.basis == 0;
-        let (file, reading, was_starved) = (guest.source.as_ref(), self.reading.source, self.starved);
-        let mut buffer = lease_extent(file, reading, leaves_one, guest, cx, &mut self.starved);
         let send = line.as_mut().is_none_or(|line| makes_room(line, guest, cx, &mut self.starved));
         let mut payload = None;
         if send && line.as_ref().is_some_and(Line::is_sealed) {
@@ -179,8 +176,8 @@ impl<C: Completions> Connection<C> {
 
     /// Lets the read-back act once.
     pub(super) fn run_readback(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
+        let mut buffer = self.basis_extent(guest, cx);
         let Self { readback: Some(readback), flight, .. } = self else { return Ok(false) };
-        let mut buffer = lease_extent(guest.target.as_ref(), self.reading.basis, false, guest, cx, &mut self.starved);
         let room = Room { read_blocks: blocks_in(guest, buffer.as_ref()), send: false };
         let Some(action) = readback.call(|readback| readback.poll(room))? else { return Ok(false) };
         match action {
@@ -200,6 +197,35 @@ impl<C: Completions> Connection<C> {
             ReadBackAction::Unequal(stripe) => return Err(WorkerError::Unequal(stripe)),
         }
         Ok(true)
+    }
+
+    /// A buffer for the source's next extent, if it wants one and may read it now.
+    fn source_extent(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Option<C::Buffer> {
+        let wants = self.source.as_ref()?.0.wants_extent();
+        if !wants || !reads_more(&guest.source, self.reading.source) {
+            self.be_hungry(Hunger::Extent, false, guest);
+            return None;
+        }
+        // The last one is for a target beside it: what it signs is what lets go of others.
+        let leaves_one = self.target.is_some() && self.reading.basis == 0;
+        let holds = self.reading.source > 0 || !self.held.is_empty();
+        self.lease_in_turn(Hunger::Extent, holds, guest, |guest| {
+            lease_extent(guest, cx).filter(|_| !leaves_one || lease_extent(guest, cx).is_some())
+        })
+    }
+
+    /// The same for the basis, or what is read back.
+    fn basis_extent(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Option<C::Buffer> {
+        let wants = match (&self.target, &self.readback) {
+            (Some(target), _) => target.0.next_read().is_some() && !self.awaits_source(guest),
+            (None, Some(readback)) => readback.0.wants_extent(),
+            (None, None) => return None,
+        };
+        if !wants || !reads_more(&guest.target, self.reading.basis) {
+            self.be_hungry(Hunger::Extent, false, guest);
+            return None;
+        }
+        self.lease_in_turn(Hunger::Extent, self.reading.basis > 0, guest, |guest| lease_extent(guest, cx))
     }
 }
 
@@ -234,25 +260,14 @@ fn read_of<C: Completions>(
     Operation::Read { file, offset: offset_of(guest, run), buffer, from: 0, until: bytes_of(guest, run) }
 }
 
-/// A buffer for the next extent, if one may be read now, and, where one is to be left, if it is not the last.
-fn lease_extent<C: Completions>(
-    file: Option<&OpenFile>,
-    reading: usize,
-    leaves_one: bool,
-    guest: &Guest<C>,
-    cx: &mut Context<'_, C>,
-    starved: &mut bool,
-) -> Option<C::Buffer> {
-    if reading >= file?.reads_max {
-        return None;
-    }
-    let mut lease = || {
-        let pools = [guest.extent_pool, guest.least_pool];
-        pools.into_iter().find_map(|pool| cx.shares.lease(cx.backend, pool, guest.account))
-    };
-    let buffer = lease().filter(|_| !leaves_one || lease().is_some());
-    *starved |= buffer.is_none();
-    buffer
+/// Whether one more extent of the file may be read, beside so many that are.
+fn reads_more(file: &Option<OpenFile>, reading: usize) -> bool {
+    file.as_ref().is_some_and(|file| reading < file.reads_max)
+}
+
+fn lease_extent<C: Completions>(guest: &Guest<C>, cx: &mut Context<'_, C>) -> Option<C::Buffer> {
+    let pools = [guest.extent_pool, guest.least_pool];
+    pools.into_iter().find_map(|pool| cx.shares.lease(cx.backend, pool, guest.account))
 }
 
 /// Blocks that fit the buffer; 0 without one.

@@ -93,6 +93,21 @@ struct Reading {
     basis: usize,
 }
 
+/// What a connection may wait for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Hunger {
+    /// A buffer for a payload that comes.
+    Payload,
+    /// A buffer for an extent.
+    Extent,
+}
+
+impl Hunger {
+    const ALL: [Self; Self::COUNT] = [Self::Payload, Self::Extent];
+    /// How many kinds there are.
+    pub(super) const COUNT: usize = Self::Extent as usize + 1;
+}
+
 /// Something to be written.
 #[derive(Debug)]
 enum Write<S> {
@@ -119,8 +134,8 @@ pub(super) struct Connection<C: Completions> {
     spare: Vec<Vec<Run>>,
     /// It waits for a buffer.
     starved: bool,
-    /// It waits for a buffer for a payload, and holds none.
-    hungry: bool,
+    /// It waits for such a buffer, and holds none.
+    hungry: [bool; Hunger::COUNT],
     /// Looks on end in which it had something to write, and another worker was writing.
     outwritten: u32,
     /// Bytes that the peer's kernel had taken and given when it was looked at.
@@ -157,7 +172,7 @@ impl<C: Completions> Connection<C> {
             reading: Reading::default(),
             spare: Vec::new(),
             starved: false,
-            hungry: false,
+            hungry: [false; Hunger::COUNT],
             outwritten: 0,
             moved: 0,
             still: 0,
@@ -256,15 +271,35 @@ impl<C: Completions> Connection<C> {
         self.flight.operations[What::Write as usize] > 0 || !self.writes.is_empty() || self.work.iter().any(is_hashed)
     }
 
-    fn be_hungry(&mut self, hungry: bool, guest: &mut Guest<C>) {
-        let was_hungry = std::mem::replace(&mut self.hungry, hungry);
-        guest.hungry = guest.hungry + usize::from(hungry) - usize::from(was_hungry);
+    fn be_hungry(&mut self, what: Hunger, hungry: bool, guest: &mut Guest<C>) {
+        let (index, queue) = (self.flight.index, &mut guest.hungry[what as usize]);
+        match (std::mem::replace(&mut self.hungry[what as usize], hungry), hungry) {
+            (false, true) => queue.push_back(index),
+            (true, false) => queue.retain(|hungry| *hungry != index),
+            _ => {}
+        }
+    }
+
+    /// Takes one of these buffers, unless it is another's turn. Buffers come back where they were, and would stay there:
+    /// the next goes to who waits and holds none, longest first.
+    fn lease_in_turn(
+        &mut self,
+        what: Hunger,
+        holds: bool,
+        guest: &mut Guest<C>,
+        lease: impl FnOnce(&Guest<C>) -> Option<C::Buffer>,
+    ) -> Option<C::Buffer> {
+        let is_others_turn = guest.hungry[what as usize].front().is_some_and(|first| *first != self.flight.index);
+        let buffer = if is_others_turn { None } else { lease(guest) };
+        self.starved |= buffer.is_none();
+        self.be_hungry(what, buffer.is_none() && !holds, guest);
+        buffer
     }
 
     /// Drained for good: its stripes go back, its socket is closed.
     pub(super) fn finish(&mut self, guest: &mut Guest<C>, backend: &mut C) {
         assert!(self.drained());
-        self.be_hungry(false, guest);
+        Hunger::ALL.into_iter().for_each(|what| self.be_hungry(what, false, guest));
         if let Some(line) = self.line.take() {
             backend.release(line.socket);
         }
