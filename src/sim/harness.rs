@@ -6,7 +6,7 @@ use crate::counters::Counter;
 use crate::digest::{Digest, hash_blocks};
 use crate::extent::{BlockSize, Layout, Run};
 use crate::failure::{Failure, Kind};
-use crate::limits::{CHALLENGE_LEN, PAYLOAD_BUFFERS, STRIPES_A_TURN};
+use crate::limits::{CHALLENGE_LEN, PAYLOAD_BUFFERS, SESSIONS_MAX, STRIPES_A_TURN};
 use crate::method::Method;
 use crate::seal::{Cipher, SECRET_LEN, Secret, Side};
 use crate::session::Terms;
@@ -747,6 +747,40 @@ fn who_could_not_write_does_so_although_others_keep_its_worker_busy() {
     (0..3).for_each(|_| assert!(worker.turn(1).unwrap()));
     assert!(world.borrow().disks[1].bytes == wanted, "it was not written");
     assert!(reader.counters.read(Counter::MatchedBytes) < BUSY_BYTES as u64, "the other session is still there");
+}
+
+/// Trigger: a worker has no room for a session of which another worker has told more than control has heard. Damage: that it
+/// had failed and ended was said to nobody, so the session, its target and its place were held until the server ended. Cure:
+/// it is said when control listens.
+#[test]
+fn whose_session_has_no_room_says_so_although_control_is_behind() {
+    let world = Rc::new(RefCell::new(World::new(1, vec![Disk::default()], 0, Fault::None, false)));
+    let backend = Sim::new(&world);
+    let (mailbox, jobs) = Mailbox::new(backend.waker());
+    let mut worker = Worker::new(backend, jobs);
+    let layout = Layout::checked(MIB as u64, BlockSize::default(), MIB as u64).unwrap();
+    let mut inboxes = Vec::new();
+    for key in 0..=SESSIONS_MAX as u64 {
+        let (shared, outcomes) = SessionShared::new(1, OUTCOMES_MAX, Waker(Arc::new(|| {})));
+        (0..OUTCOMES_MAX).for_each(|_| shared.tell(Outcome::WantsToWrite).unwrap());
+        inboxes.push(outcomes);
+        mailbox.post(Job::Start(Box::new(Start {
+            key: SessionKey(key),
+            shared,
+            terms: Terms { layout, method: Method::Blake3, basis_bytes: 0, dry_run: false },
+            ends: Ends::Source { file: file(0, Mode::Buffered, MIB as u64), sparse: false },
+            sockets: Vec::new(),
+            at_once: 1,
+        })));
+        worker.turn(1).unwrap();
+    }
+    let last = inboxes.last().unwrap();
+    let mut heard = Vec::new();
+    for _ in 0..2 * OUTCOMES_MAX {
+        heard.extend(last.try_iter());
+        worker.turn(1).unwrap();
+    }
+    assert!(matches!(heard[OUTCOMES_MAX..], [Outcome::Failed(WorkerError::Busy), Outcome::Ended]), "{heard:?}");
 }
 
 #[test]

@@ -189,7 +189,7 @@ impl SessionShared {
     }
 
     /// Tells control. Comes back when the queue is full.
-    pub(super) fn tell(&self, outcome: Outcome) -> Result<(), Outcome> {
+    pub(crate) fn tell(&self, outcome: Outcome) -> Result<(), Outcome> {
         let result = match self.outcomes.try_send(outcome) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(outcome)) => Err(outcome),

@@ -21,7 +21,7 @@ use crate::session::ProtocolError;
 use connection::{Bench, Connection, Context};
 use crossbeam_channel::Receiver;
 use guest::{Guest, OpenFile, frames, least_pool};
-use inbox::{Job, Joined, Outcome, SessionKey, Start};
+use inbox::{Job, Joined, Outcome, SessionKey, SessionShared, Start};
 use line::{Line, untag};
 use share::{Full, Shares};
 use std::collections::VecDeque;
@@ -86,6 +86,8 @@ pub struct Worker<C: Completions> {
     jobs: Receiver<Job<C>>,
     /// Sessions whose minimum of buffers is still in use, and until when they wait for it.
     waiting: VecDeque<(Box<Start<C>>, u64)>,
+    /// Sessions of which nothing is here, to be told so, and before it what has failed.
+    farewells: VecDeque<(Arc<SessionShared>, Option<WorkerError>)>,
     /// Boxed, as all places are looked at in every turn: that is two lines of the cache instead of one each.
     parties: [Option<Box<Party<C>>>; SESSIONS_MAX],
     shares: Shares,
@@ -109,6 +111,7 @@ impl<C: Completions> Worker<C> {
             backend,
             jobs,
             waiting: VecDeque::new(),
+            farewells: VecDeque::new(),
             parties: std::array::from_fn(|_| None),
             shares: Shares::default(),
             bench: Bench::default(),
@@ -162,10 +165,12 @@ impl<C: Completions> Worker<C> {
         }
         self.dismiss_drained();
         self.start_waiting();
-        if self.leaving && self.waiting.is_empty() && self.parties.iter().all(Option::is_none) {
+        self.say_farewells();
+        if self.leaving && self.is_empty() {
             return Ok(false);
         }
-        let held_up = self.parties.iter().filter_map(Option::as_deref).any(|(guest, _)| guest.held_up);
+        let held_up = !self.farewells.is_empty()
+            || self.parties.iter().filter_map(Option::as_deref).any(|(guest, _)| guest.held_up);
         let copies = !idle && self.copies();
         let outwritten =
             self.parties.iter().filter_map(Option::as_deref).any(|(_, all)| all.iter().any(Connection::is_outwritten));
@@ -185,10 +190,14 @@ impl<C: Completions> Worker<C> {
         Ok(true)
     }
 
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.farewells.is_empty() && self.parties.iter().all(Option::is_none)
+    }
+
     /// For tests: no guest is left, and every buffer is back.
     #[cfg(test)]
     pub(crate) fn assert_empty(&self) {
-        assert!(self.waiting.is_empty() && self.parties.iter().all(Option::is_none));
+        assert!(self.is_empty());
         for pool in [Pool::Frame, Pool::Small, Pool::Large, Pool::Payload] {
             assert_eq!(self.backend.free(pool), pool.buffers());
         }
@@ -210,7 +219,7 @@ impl<C: Completions> Worker<C> {
                     self.stop(slot, None);
                 } else if let Some(at) = self.waiting.iter().position(|(start, _)| start.key == key) {
                     let gone = self.waiting.remove(at);
-                    gone.into_iter().for_each(|(start, _)| _ = start.shared.tell(Outcome::Ended));
+                    self.farewells.extend(gone.map(|(start, _)| (start.shared, None)));
                 }
             }
             Job::Leave => self.leaving = true,
@@ -241,6 +250,17 @@ impl<C: Completions> Worker<C> {
         }
     }
 
+    /// Control may be busy with what other workers of the session say: it is told as soon as it has room.
+    fn say_farewells(&mut self) {
+        for _ in 0..self.farewells.len() {
+            let (shared, mut error) = self.farewells.pop_front().expect("counted");
+            error = error.filter(|error| shared.tell(Outcome::Failed(*error)).is_err());
+            if error.is_some() || shared.tell(Outcome::Ended).is_err() {
+                self.farewells.push_back((shared, error));
+            }
+        }
+    }
+
     fn slot_of(&self, key: SessionKey) -> Option<usize> {
         self.parties.iter().position(|party| party.as_deref().is_some_and(|(guest, _)| guest.key == key))
     }
@@ -256,9 +276,7 @@ impl<C: Completions> Worker<C> {
             }
             let shared = Arc::clone(&start.shared);
             if let Err(error) = room.map_err(|_| WorkerError::Busy).and_then(|account| self.start(*start, account)) {
-                // Nothing of it is here, so that both can be said at once; the queue of a session that starts is empty.
-                _ = shared.tell(Outcome::Failed(error));
-                _ = shared.tell(Outcome::Ended);
+                self.farewells.push_back((shared, Some(error)));
             }
         }
     }
