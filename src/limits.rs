@@ -173,6 +173,9 @@ pub const BENCHMARK_LEVELS_MAX: u32 = 100;
 pub const MUTATION_BYTES_MAX: u32 = 1 << 20;
 /// Pieces that a target should have, so that a percent is at least one. Shorter files are mutated in shorter pieces.
 pub const MUTATION_PIECES_WANTED: u64 = 100;
+/// Bytes that show whether source and target are one file. One would do, if nobody ever read what was there before from a
+/// cache or wrote it there again; more would cost more where a benchmark is killed with them in place. Guessed.
+pub const PROBE_PLACES_MAX: u64 = 16;
 /// An answer to yes or no, and then some.
 pub const ANSWER_BYTES_MAX: u64 = 256;
 

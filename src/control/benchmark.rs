@@ -2,19 +2,23 @@
 //!
 //! The local target is brought level with its source. Then, level by level, a share of it is mutated, and a copy like any
 //! other, which is what counts, brings it back; rsync may then do the same, and is checked by one more copy. Only the file
-//! that was asked about is mutated, only after somebody agreed, and not where source and target turn out to be one file.
-//! While it is mutated it looks unfinished, and the plain copy heals it.
+//! that was asked about is mutated, only after somebody agreed, and only once a few bytes of it, changed and remembered, have
+//! shown that the source is no other view of it. While it is mutated it looks unfinished, and the plain copy heals it.
 
 use super::client::{self, Stop, blocking, told_to_stop};
 use super::{Aftermath, CopyConfig, Place, Summary, Watch, files, link};
+use crate::completion::DirectPolicy;
 use crate::failure::{Failure, Kind, printable};
 use crate::limits::GOODBYE_MS;
-use crate::root::{Inode, Mutated, NOTHING_WITHHELD, Root, RootError, Share, Source, Target, TargetRequest, last_name};
+use crate::root::{
+    Inode, Mutated, Mutation, NOTHING_WITHHELD, Root, RootError, Share, Source, Target, TargetRequest, last_name,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::process::Child;
 use tokio::sync::watch as told;
@@ -138,15 +142,18 @@ impl Benchmark {
         audience.step("bringing the target level with the source");
         // What this moves depends on what was there before: no figure of the benchmark's.
         self.level(stopped, audience).await?;
+        let digest = self.summary.digest;
+        self.two_files(inode, stopped, audience).await?;
         let levels = self.config.levels;
         for number in 0..=levels {
             let share = Share { part: number, whole: levels };
             audience.step(&format!("level {number} of {levels}: pdcp"));
             let mutated = self.mutate(inode, share, stopped).await?;
-            let copied = self.copy(self.config.copy.clone(), stopped, audience).await;
-            // Also where it failed: with `-W` one file changes while it is read.
-            self.two_files(mutated).await?;
-            let copy = copied?;
+            let copy = self.copy(self.config.copy.clone(), stopped, audience).await?;
+            if copy.digest != digest {
+                let text = "has changed since the benchmark began: its levels cannot be compared";
+                return Err(Failure::about(Kind::SourceChanged, &self.summary.source, text));
+            }
             let rsync_seconds = match self.config.rsync_source.clone() {
                 None => None,
                 Some(source) => {
@@ -188,30 +195,53 @@ impl Benchmark {
 
     async fn mutate(&mut self, inode: Inode, share: Share, stopped: &told::Receiver<Stop>) -> Result<Mutated, Failure> {
         go_on(stopped)?;
-        let (config, block) = (self.config.copy.clone(), self.config.copy.block_size);
-        let target = self.summary.target.clone();
-        let about = |error: RootError| error.of_target(&target);
-        let opened = files::open_target(move || open(&config, None, false)).await?;
-        let mutation = blocking(move || opened.mutation(inode, share, block)).await.map_err(about)?;
-        self.aftermath = Some(Aftermath::Mutated { remedy: self.remedy() });
         let stop = stopped.clone();
-        let mutated = blocking(move || mutation.make(|| stop.borrow().is_none())).await.map_err(about)?;
+        let mutated = self.change(inode, move |it| it.make(share, || stop.borrow().is_none())).await?;
         go_on(stopped)?;
         Ok(mutated)
     }
 
-    /// Says no where both names lead to one file, as a server on this host or a file system mounted twice can make it: what
-    /// was mutated would be gone. Seen at level 0, when only a time is; the source has it then too.
-    async fn two_files(&mut self, mutated: Mutated) -> Result<(), Failure> {
-        if self.summary.source_mtime != Some(mutated.mtime_marked) {
+    async fn change<T: Send + 'static>(
+        &mut self,
+        inode: Inode,
+        make: impl FnOnce(Mutation) -> Result<T, RootError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (config, block) = (self.config.copy.clone(), self.config.copy.block_size);
+        let target = self.summary.target.clone();
+        let about = |error: RootError| error.of_target(&target);
+        let opened = files::open_target(move || open(&config, None, false)).await?;
+        let mutation = blocking(move || opened.mutation(inode, block)).await.map_err(about)?;
+        self.aftermath = Some(Aftermath::Mutated { remedy: self.remedy() });
+        blocking(move || make(mutation)).await.map_err(about)
+    }
+
+    /// Says no where both names lead to the same bytes, as a loop device, a server on this host or a file system mounted
+    /// twice can make it: what was mutated would be gone. Changes a few bytes, and looks whether a copy brings them back.
+    async fn two_files(
+        &mut self,
+        inode: Inode,
+        stopped: &told::Receiver<Stop>,
+        audience: &mut dyn Audience,
+    ) -> Result<(), Failure> {
+        audience.step("looking whether source and target are two files");
+        go_on(stopped)?;
+        let probe = Arc::new(self.change(inode, Mutation::probe).await?);
+        // A cache at the source may hold what was there before, for now.
+        let direct = DirectPolicy::Always;
+        let config = CopyConfig { whole_file: false, direct, ..self.config.copy.clone() };
+        let copied = self.copy(config, stopped, audience).await;
+        // Also where it failed, or was stopped: of one file this is the only way back.
+        let target = self.summary.target.clone();
+        let about = |error: RootError| error.of_target(&target);
+        let placed = Arc::clone(&probe);
+        let left = blocking(move || placed.take_back()).await.map_err(about)?;
+        // A byte that was left says it, and so does the source's time, if it has the mark as well.
+        if copied?.source_mtime != Some(probe.mtime_marked()) && !left {
             return Ok(());
         }
-        let (config, target) = (self.config.copy.clone(), self.summary.target.clone());
-        let opened = files::open_target(move || open(&config, None, false)).await?;
-        let restored = blocking(move || opened.set_time(mutated.mtime_before)).await;
-        restored.map_err(|error| error.of_target(&target))?;
+        blocking(move || probe.restore_time()).await.map_err(about)?;
         self.aftermath = None;
-        Err(RootError::SameFile.of_target(&self.summary.target))
+        Err(RootError::SameFile.of_target(&target))
     }
 
     /// rsync's part of a level, and the copy that shows whether it did it, and heals what it left.

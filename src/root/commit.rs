@@ -107,7 +107,7 @@ impl Work {
         }
         // Different also for whoever compares whole seconds.
         let mark = Timestamp::whole(i64::from(source_mtime.seconds() == 0));
-        self.set_mtime(Some(mark))?;
+        set_mtime(&self.file, Some(mark))?;
         self.mark = Some(mark);
         self.synced(|file| fsync(file))
     }
@@ -133,10 +133,10 @@ impl Work {
         if source.device_node {
             // A device's times say nothing about what it holds: this copy was made now, or has not been touched.
             if touched {
-                self.set_mtime(None)?;
+                set_mtime(&self.file, None)?;
             }
         } else if Facts::of(&self.file)?.mtime != source.mtime {
-            self.set_mtime(Some(source.mtime))?;
+            set_mtime(&self.file, Some(source.mtime))?;
             touched = true;
         }
         if touched {
@@ -177,7 +177,7 @@ impl Work {
             (None, None) => Left::Untouched,
             (None, Some(mark)) => {
                 // Writes have moved it since. If this fails too, the time is theirs: still not the source's.
-                _ = self.set_mtime(Some(mark)).and_then(|()| self.synced(|file| fsync(file)));
+                _ = set_mtime(&self.file, Some(mark)).and_then(|()| self.synced(|file| fsync(file)));
                 Left::Unfinished
             }
         }
@@ -185,19 +185,6 @@ impl Work {
 
     fn inode(&self) -> Result<Inode, Errno> {
         Ok(Facts::of(&self.file)?.inode)
-    }
-
-    /// `None`: the present time.
-    pub(super) fn set_mtime(&self, mtime: Option<Timestamp>) -> Result<(), RootError> {
-        let last_modification = mtime.map_or(Timespec { tv_sec: 0, tv_nsec: UTIME_NOW }, |time| Timespec {
-            tv_sec: time.seconds(),
-            tv_nsec: time.nanos().into(),
-        });
-        let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-        match futimens(&self.file, &Timestamps { last_access, last_modification }) {
-            Err(Errno::PERM | Errno::ACCESS) => Err(RootError::NotOwner),
-            other => Ok(other?),
-        }
     }
 
     /// By the description that holds the file since before the first write: it is told of every write that failed.
@@ -210,6 +197,19 @@ impl Work {
             _ = fadvise(&self.file, 0, None, Advice::DontNeed);
             errno.into()
         })
+    }
+}
+
+/// `None`: the present time.
+pub(super) fn set_mtime(file: &OwnedFd, mtime: Option<Timestamp>) -> Result<(), RootError> {
+    let last_modification = mtime.map_or(Timespec { tv_sec: 0, tv_nsec: UTIME_NOW }, |time| Timespec {
+        tv_sec: time.seconds(),
+        tv_nsec: time.nanos().into(),
+    });
+    let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+    match futimens(file, &Timestamps { last_access, last_modification }) {
+        Err(Errno::PERM | Errno::ACCESS) => Err(RootError::NotOwner),
+        other => Ok(other?),
     }
 }
 

@@ -27,7 +27,7 @@ pub use commit::{Committed, Left};
 pub use error::RootError;
 pub use facts::{Facts, Inode};
 pub use jail::Jail;
-pub use mutation::{Mutated, Mutation, Share};
+pub use mutation::{Mutated, Mutation, Probe, Share};
 pub use place::last_name;
 pub use source::Source;
 pub use target::{Target, TargetRequest};

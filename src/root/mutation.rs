@@ -2,14 +2,15 @@
 //!
 //! A byte is changed to its complement, which differs from it whatever it is. Holes stay holes: the disk does not fill. The
 //! file is held and marked like any target, and still marked when this is done, so it looks unfinished until a copy has
-//! proven it. Whoever stops midway leaves what the same copy heals.
+//! proven it. Whoever stops midway leaves what the same copy heals, if the source is another file: a [`Probe`] shows that.
 
+use super::commit::set_mtime;
 use super::{Facts, Inode, RootError, Target};
 use crate::completion::Errno as AnyErrno;
 use crate::entry::Timestamp;
 use crate::extent::BlockSize;
-use crate::limits::{MUTATION_BYTES_MAX, MUTATION_PIECES_WANTED};
-use rustix::fs::{SeekFrom, fdatasync, seek};
+use crate::limits::{MUTATION_BYTES_MAX, MUTATION_PIECES_WANTED, PROBE_PLACES_MAX};
+use rustix::fs::{FlockOperation, SeekFrom, fdatasync, flock, fsync, seek};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
@@ -33,7 +34,6 @@ pub struct Mutation {
     target: Target,
     file: Arc<OwnedFd>,
     basis: Facts,
-    share: Share,
     data_bytes: u64,
     piece_bytes: u64,
     pieces: u64,
@@ -46,10 +46,17 @@ pub struct Mutated {
     pub bytes: u64,
     /// Bytes that could have been: all that are in no hole.
     pub data_bytes: u64,
-    /// The modification time that it had.
-    pub mtime_before: Timestamp,
-    /// The one that says 'unfinished', as the file system keeps it.
-    pub mtime_marked: Timestamp,
+}
+
+/// A byte changed here and there, to see whether the source changes with it: so few that each is remembered.
+/// It keeps the file open, but not locked: a copy has to come between.
+#[derive(Debug)]
+pub struct Probe {
+    file: Arc<OwnedFd>,
+    /// Where, and what was there.
+    places: Vec<(u64, u8)>,
+    mtime_before: Timestamp,
+    mtime_marked: Timestamp,
 }
 
 impl Target {
@@ -58,8 +65,8 @@ impl Target {
         self.basis.filter(|_| !self.is_new()).map(|basis| basis.inode)
     }
 
-    /// Prepares to mutate a share of the file `inode`, which must be this target, in pieces of whole blocks.
-    pub fn mutation(self, inode: Inode, share: Share, block: BlockSize) -> Result<Mutation, RootError> {
+    /// Prepares to mutate the file `inode`, which must be this target, in pieces of whole blocks.
+    pub fn mutation(self, inode: Inode, block: BlockSize) -> Result<Mutation, RootError> {
         let found = self.basis.filter(|basis| basis.inode == inode).zip(self.file().cloned());
         let Some((basis, file)) = found.filter(|_| !self.is_new()) else {
             self.abandon(false);
@@ -75,46 +82,99 @@ impl Target {
         }
         let piece_bytes = piece_bytes(data_bytes, block);
         let pieces = walk(&file, basis.bytes, piece_bytes, |_, _| Ok(()))?;
-        Ok(Mutation { target: self, file, basis, share, data_bytes, piece_bytes, pieces })
-    }
-
-    /// Gives it a modification time, and lets go of it.
-    pub fn set_time(self, mtime: Timestamp) -> Result<(), RootError> {
-        self.work.as_ref().map_or(Ok(()), |work| work.set_mtime(Some(mtime)))
+        Ok(Mutation { target: self, file, basis, data_bytes, piece_bytes, pieces })
     }
 }
 
 impl Mutation {
-    /// Does it, on disk, as long as `go_on` says so, which is asked before each piece.
-    pub fn make(mut self, go_on: impl Fn() -> bool) -> Result<Mutated, RootError> {
-        let result = self.mark_and_complement(go_on);
-        // Writes have moved the mark; abandoning sets it again.
-        self.target.abandon(true);
-        Ok(Mutated {
-            bytes: result?,
-            data_bytes: self.data_bytes,
-            mtime_before: self.basis.mtime,
-            mtime_marked: Facts::of(&self.file)?.mtime,
-        })
-    }
-
-    fn mark_and_complement(&mut self, go_on: impl Fn() -> bool) -> Result<u64, RootError> {
-        let work = self.target.work.as_mut().expect("a dry run mutates nothing");
-        work.mark_unfinished(self.basis.mtime)?;
-        let file = File::from(self.file.try_clone().map_err(|error| os(&error))?);
-        let chosen_pieces = self.share.pieces_of(self.pieces);
+    /// Mutates a share of it, on disk, as long as `go_on` says so, which is asked before each piece.
+    pub fn make(mut self, share: Share, go_on: impl Fn() -> bool) -> Result<Mutated, RootError> {
         let mut buffer = vec![0; MUTATION_BYTES_MAX as usize];
         let mut bytes = 0;
-        walk(&self.file, self.basis.bytes, self.piece_bytes, |piece, range| {
-            if is_chosen(piece, chosen_pieces, self.pieces) && go_on() {
+        let result = self.change(share.pieces_of(self.pieces), |file, _, range| {
+            if go_on() {
                 bytes += range.end - range.start;
-                complement(&file, range, &mut buffer).map_err(|error| os(&error))?;
+                complement(file, range, &mut buffer)?;
             }
             Ok(())
+        });
+        // Writes have moved the mark; abandoning sets it again.
+        self.target.abandon(true);
+        result.map(|_| Mutated { bytes, data_bytes: self.data_bytes })
+    }
+
+    /// Changes a byte here and there, on disk.
+    pub fn probe(mut self) -> Result<Probe, RootError> {
+        let (mut places, mut last) = (Vec::new(), None);
+        let result = self.change(self.pieces.min(PROBE_PLACES_MAX), |file, piece, range| {
+            let mut byte = [0];
+            if last.replace(piece) != Some(piece) {
+                file.read_exact_at(&mut byte, range.start)?;
+                places.push((range.start, byte[0]));
+                file.write_all_at(&[!byte[0]], range.start)?;
+            }
+            Ok(())
+        });
+        self.target.abandon(true);
+        let (mtime_before, mtime_marked) = (self.basis.mtime, *result.as_ref().unwrap_or(&self.basis.mtime));
+        let probe = Probe { file: self.file, places, mtime_before, mtime_marked };
+        let unlocked = result.and_then(|_| Ok(flock(&probe.file, FlockOperation::Unlock)?));
+        if unlocked.is_err() {
+            probe.take_back()?;
+        }
+        unlocked.map(|()| probe)
+    }
+
+    /// Marks it, and has `change` do its part with each run of data in `chosen` of the pieces. The mark, as it is kept.
+    fn change(
+        &mut self,
+        chosen: u64,
+        mut change: impl FnMut(&File, u64, Range<u64>) -> io::Result<()>,
+    ) -> Result<Timestamp, RootError> {
+        let work = self.target.work.as_mut().expect("a dry run mutates nothing");
+        work.mark_unfinished(self.basis.mtime)?;
+        let mark = Facts::of(&self.file)?.mtime;
+        let file = File::from(self.file.try_clone().map_err(|error| os(&error))?);
+        walk(&self.file, self.basis.bytes, self.piece_bytes, |piece, range| {
+            match is_chosen(piece, chosen, self.pieces) {
+                true => change(&file, piece, range).map_err(|error| os(&error)),
+                false => Ok(()),
+            }
         })?;
         // Or the copy would pay for it.
         work.synced(|file| fdatasync(file))?;
-        Ok(bytes)
+        Ok(mark)
+    }
+}
+
+impl Probe {
+    /// Takes it back where no copy has, on disk; the time stays that of an unfinished file. Whether that was anywhere.
+    pub fn take_back(&self) -> Result<bool, RootError> {
+        let file = File::from(self.file.try_clone().map_err(|error| os(&error))?);
+        let mut left = false;
+        for &(offset, byte) in &self.places {
+            let mut now = [byte];
+            // Nothing is there where a copy has cut it off.
+            if file.read_at(&mut now, offset).map_err(|error| os(&error))? == 1 && now == [!byte] {
+                file.write_all_at(&[byte], offset).map_err(|error| os(&error))?;
+                left = true;
+            }
+        }
+        if left {
+            set_mtime(&self.file, Some(self.mtime_marked))?;
+            fsync(&self.file)?;
+        }
+        Ok(left)
+    }
+
+    /// The time that says 'unfinished', as the file system keeps it.
+    pub fn mtime_marked(&self) -> Timestamp {
+        self.mtime_marked
+    }
+
+    /// Gives the file the modification time that it had.
+    pub fn restore_time(&self) -> Result<(), RootError> {
+        set_mtime(&self.file, Some(self.mtime_before))
     }
 }
 

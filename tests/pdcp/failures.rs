@@ -4,7 +4,7 @@
 //! How a copy is cut midway is in `stopping`.
 
 use crate::rig::{KIB, MIB, Part, Process, Rig, Run, Server, Valve, Way, assert_equal, bytes, ends, is_root, key_file};
-use crate::rig::{mtime, state};
+use crate::rig::{Loop, mtime, state};
 use pdcp::limits::SESSIONS_MAX;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
@@ -530,23 +530,6 @@ fn a_file_that_may_not_grow_that_long_is_11() {
 }
 
 // --- block devices ---
-
-/// A loop device, gone when dropped.
-struct Loop(PathBuf);
-
-impl Loop {
-    /// `None`: not allowed here. The caller says so.
-    fn of(file: &Path) -> Option<Self> {
-        let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output().ok()?;
-        made.status.success().then(|| Self(String::from_utf8(made.stdout).unwrap().trim().into()))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
-    }
-}
 
 #[test]
 fn a_block_device_is_copied_as_the_file_that_it_is_and_refused_as_target() {

@@ -286,6 +286,23 @@ pub(crate) fn allow_descriptors() {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
 
+/// A loop device, gone when dropped.
+pub(crate) struct Loop(pub(crate) PathBuf);
+
+impl Loop {
+    /// `None`: not allowed here. The caller says so.
+    pub(crate) fn of(file: &Path) -> Option<Self> {
+        let made = Command::new("losetup").args(["--find", "--show"]).arg(file).output().ok()?;
+        made.status.success().then(|| Self(String::from_utf8(made.stdout).unwrap().trim().into()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
+    }
+}
+
 /// Whether the tests run as root, and may mount and make devices.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()

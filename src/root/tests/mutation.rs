@@ -9,11 +9,11 @@ const ALL: Share = Share { part: 1, whole: 1 };
 
 /// Mutates `target`, believed to be the file `inode`.
 fn mutate(scratch: &Scratch, inode: Inode, share: Share, go_on: impl Fn() -> bool) -> Result<Mutated, RootError> {
-    scratch.open("target")?.mutation(inode, share, BlockSize::default())?.make(go_on)
+    scratch.open("target")?.mutation(inode, BlockSize::default())?.make(share, go_on)
 }
 
 #[test]
-fn every_byte_differs_and_the_time_says_unfinished_until_it_is_given_back() {
+fn every_byte_differs_and_the_time_says_unfinished() {
     for (mtime, mark) in [(MTIME, 0), (Timestamp::whole(0), 1)] {
         let scratch = Scratch::new();
         let path = scratch.write("target", "some\0bytes\x7f");
@@ -23,11 +23,37 @@ fn every_byte_differs_and_the_time_says_unfinished_until_it_is_given_back() {
         let want: Vec<u8> = b"some\0bytes\x7f".iter().map(|byte| !byte).collect();
         assert_eq!(std::fs::read(&path).unwrap(), want);
         assert_eq!((mutated.bytes, mutated.data_bytes), (11, 11));
-        assert_eq!((mutated.mtime_before, mutated.mtime_marked), (mtime, Timestamp::whole(mark)));
         assert_eq!(facts(&path).mtime, Timestamp::whole(mark));
         assert_eq!(facts(&path).inode, found.inode);
-        scratch.open("target").unwrap().set_time(mtime).unwrap();
-        assert_eq!(facts(&path).mtime, mtime);
+    }
+}
+
+#[test]
+fn a_probe_is_a_byte_here_and_there_that_is_taken_back_only_where_nobody_has() {
+    let scratch = Scratch::new();
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|number| number.to_le_bytes()[1]).collect();
+    let path = scratch.path("target");
+    std::fs::write(&path, &bytes).unwrap();
+    set_mtime(&path, MTIME);
+    let inode = facts(&path).inode;
+    let probe = || scratch.open("target").unwrap().mutation(inode, BlockSize::default()).unwrap().probe().unwrap();
+    let read = || std::fs::read(&path).unwrap();
+    let changed = || read().iter().zip(&bytes).filter(|(now, before)| now != before).count();
+    let probed = probe();
+    assert_eq!(changed(), 16);
+    assert_eq!((facts(&path).mtime, probed.mtime_marked()), (Timestamp::whole(0), Timestamp::whole(0)));
+    drop(scratch.open("target").unwrap()); // it is not locked
+    assert_eq!((probed.take_back(), changed()), (Ok(true), 0));
+    assert_eq!(facts(&path).mtime, Timestamp::whole(0));
+    probed.restore_time().unwrap();
+    assert_eq!(facts(&path).mtime, MTIME);
+    for copied in [&bytes[..], &vec![7; 3_000_000], b"", b"shorter"] {
+        std::fs::write(&path, &bytes).unwrap();
+        let probed = probe();
+        std::fs::write(&path, copied).unwrap();
+        let before = facts(&path);
+        assert_eq!(probed.take_back(), Ok(false));
+        assert_eq!((facts(&path), &read()[..]), (before, copied));
     }
 }
 

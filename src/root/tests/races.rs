@@ -6,6 +6,7 @@
 
 use super::race::{FILE, Race};
 use super::*;
+use crate::extent::BlockSize;
 use crate::root::Source;
 use crate::root::commit::link;
 use crate::root::place::{Parents, Place};
@@ -53,10 +54,12 @@ const OPERATIONS: &[(&str, Operation)] = &[
         arena.assert_reads(target.file().unwrap(), "inside");
         target.commit(&source("inside"), false).map(drop)
     }),
-    ("a target's times are set", |arena| {
+    ("a target is probed, and all is taken back", |arena| {
         let target = arena.open(FILE)?;
-        target.set_time(Timestamp::whole(1_000))?;
-        arena.open(FILE)?.set_time(MTIME)
+        let inode = target.inode().ok_or(RootError::Missing)?;
+        let probe = target.mutation(inode, BlockSize::default())?.probe()?;
+        probe.take_back()?;
+        probe.restore_time()
     }),
     ("a target with several names is updated", |arena| {
         let mut target = Target::open(&TargetRequest { inplace: true, ..arena.request("first/middle/last/twin") })?;
