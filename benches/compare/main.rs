@@ -110,9 +110,12 @@ fn run(arguments: &Arguments) -> Result<bool> {
         innodb::check(directory).map_err(|error| unusable(format!("{}: {error}", directory.display())))?;
     }
     let remote = arguments.remote.as_deref();
+    let remote = remote
+        .map(|address| Remote::new(address, arguments.rsync.as_deref(), &peers, scene.directory()))
+        .transpose()?;
     let bench = Bench {
         peers: &peers,
-        remote: remote.map(|address| Remote::new(address, arguments.rsync.as_deref(), &peers)),
+        remote,
         hosts: findings.hosts(arguments)?,
         is_cold: arguments.cold,
         directory: scene.directory().to_path_buf(),
@@ -126,7 +129,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         }
     }
     if let Some(remote) = &bench.remote {
-        remote.clear(scene.directory())?;
+        remote.clear()?;
     }
     for what in &findings.skipped {
         say!("SKIPPED       {what}");

@@ -1,7 +1,7 @@
 //! A host where `pdcp --serve` runs: its directory is set up and looked at by pdcp itself, since there is nothing else.
 //!
 //! The target's state is made here and pushed there; its result comes back by `-W`, so that every byte crosses, and is
-//! compared here. Nothing can be removed there: what was made is made empty in the end.
+//! compared here. Nothing can be removed there: what was made is made empty, a target as soon as the next has another name.
 
 use crate::peers::{Peers, Program};
 use crate::process::{Error, Process, Result, ending};
@@ -10,7 +10,7 @@ use crate::scene::{Basis, Pair};
 use pdcp::failure::Kind;
 use std::cell::Cell;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub(crate) struct Remote<'a> {
     pdcp: String,
     /// The same for rsync.
     rsync: Option<String>,
+    /// A file here that has no bytes.
+    empty: PathBuf,
     /// A target that is missing needs a name that was not there: how many there were.
     targets: Cell<u32>,
     /// Files of ours are there, and are not empty.
@@ -33,11 +35,14 @@ pub(crate) struct Remote<'a> {
 }
 
 impl<'a> Remote<'a> {
-    pub(crate) fn new(address: &str, rsync: Option<&str>, peers: &'a Peers) -> Self {
+    /// What it needs here is made in `directory`.
+    pub(crate) fn new(address: &str, rsync: Option<&str>, peers: &'a Peers, directory: &Path) -> Result<Self> {
         let own = |address: &str| format!("{}/pdcp-bench-{}/", address.trim_end_matches('/'), std::process::id());
         let pdcp = own(address);
         say!("the other end's files are made in {pdcp}, and are empty in the end; unless interrupted");
-        Self { peers, pdcp, rsync: rsync.map(own), targets: Cell::new(0), holds_files: Cell::new(false) }
+        let empty = directory.join("empty");
+        std::fs::write(&empty, "")?;
+        Ok(Self { peers, pdcp, rsync: rsync.map(own), empty, targets: Cell::new(0), holds_files: Cell::new(false) })
     }
 
     /// Makes the source of a pull, and with it the directory.
@@ -48,6 +53,8 @@ impl<'a> Remote<'a> {
     /// Brings the remote target to where the local one is.
     pub(crate) fn place_target(&self, pair: &Pair, row: &Row) -> Result<()> {
         if row.begins_without_target() {
+            // Or the disk there would hold one for each first copy.
+            self.push(&self.empty, &self.target())?;
             self.targets.set(self.targets.get() + 1);
             return Ok(());
         }
@@ -75,14 +82,9 @@ impl<'a> Remote<'a> {
     }
 
     /// Makes empty what cannot be removed.
-    pub(crate) fn clear(&self, directory: &Path) -> Result<()> {
-        let empty = directory.join("empty");
-        std::fs::write(&empty, "")?;
-        self.push(&empty, "source")?;
-        for count in (0..=self.targets.get()).rev() {
-            self.targets.set(count);
-            self.push(&empty, &self.target())?;
-        }
+    pub(crate) fn clear(&self) -> Result<()> {
+        self.push(&self.empty, "source")?;
+        self.push(&self.empty, &self.target())?;
         self.holds_files.set(false);
         Ok(())
     }
