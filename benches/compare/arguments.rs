@@ -3,7 +3,7 @@
 use crate::size;
 use clap::{Parser, ValueEnum};
 use pdcp::limits::BLOCK_BYTES_MAX;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Measures pdcp beside rsync, pdiffcopy and cp, and says where it falls short of its goals.
 ///
@@ -122,6 +122,11 @@ pub(crate) enum Sweep {
 impl Arguments {
     pub(crate) fn wants(&self, sweep: Sweep) -> bool {
         self.all || self.sweeps.contains(&sweep)
+    }
+
+    /// Another pdcp than this repository's.
+    pub(crate) fn other_pdcp(&self) -> Option<&Path> {
+        Some(self.pdcp.as_path()).filter(|pdcp| *pdcp != Path::new(env!("CARGO_BIN_EXE_pdcp")))
     }
 
     pub(crate) fn wants_push(&self) -> bool {

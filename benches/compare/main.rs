@@ -98,6 +98,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
         None => Pdcp::with_own_key(&arguments.pdcp, scene.directory()),
     };
     let peers = Peers::find(arguments, pdcp, scene.directory());
+    let look = || Machine::look(scene.directory(), arguments.size, arguments.other_pdcp(), peers.paths());
+    let machine = arguments.output.as_ref().map(|_| look());
     let raw = arguments.output.as_ref().map(|output| output.join(report::RAW));
     let mut findings = Findings { log: Log::to(raw), ..Findings::default() };
     if arguments.cold && scene.is_in_memory()? {
@@ -145,10 +147,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
     };
     let verdicts = goals::judge(goals, &findings.samples, &findings.ceilings);
     let is_good = overview::print_goals(&verdicts) && findings.failures.is_empty();
-    if let Some(output) = &arguments.output {
+    if let Some((output, machine)) = arguments.output.as_ref().zip(machine) {
         let measures = |name: &str| findings.samples.iter().any(|sample| sample.program.starts_with(name));
-        let programs = peers.paths().filter(|(name, _)| *name == "fio" || measures(name));
-        let machine = Machine::look(scene.directory(), arguments.size, programs);
+        let machine = machine.with(|name| name == "fio" || measures(name));
         findings.report(verdicts, machine, output)?;
     }
     Ok(is_good)

@@ -270,7 +270,7 @@ mod reports {
 
     fn run(tables: Vec<Table>, samples: Vec<Sample>) -> Run {
         let ceilings = vec![Ceiling::new("10 %", 0.5, &samples)];
-        let machine = Machine::look(Path::new("/"), 20_000_000, std::iter::empty());
+        let machine = Machine::look(Path::new("/"), 20_000_000, None, std::iter::empty());
         let (failures, skipped) = (vec!["10 %: cp failed".into()], vec!["sealed: not here".into()]);
         Run { machine, tables, samples, ceilings, verdicts: Vec::new(), failures, skipped }
     }

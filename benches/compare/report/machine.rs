@@ -1,4 +1,6 @@
 //! The machine and the programs of a run: what somebody has to know who wants to believe its figures, or to repeat them.
+//!
+//! Looked at before anything is measured: somebody may go on working on this repository meanwhile.
 
 use procfs::process::Process;
 use procfs::{CpuInfo, Current, Meminfo};
@@ -16,7 +18,7 @@ pub(crate) struct Machine {
     pub(crate) date: String,
     /// As typed behind the script's name, quoted where a shell needs it.
     pub(crate) command: String,
-    /// Of this repository; `-dirty` where it had changes.
+    /// Of this repository; `-dirty` where it had changes. Where another pdcp was named, nobody knows its: that one's version.
     pub(crate) commit: String,
     pub(crate) cpu: String,
     /// That this process may use.
@@ -32,10 +34,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// `directory` is where files are copied; `programs` are those that took part, by name and path.
+    /// `directory` is where files are copied; `programs` are those that may take part, by name and path.
     pub(crate) fn look<'a>(
         directory: &Path,
         file_bytes: u64,
+        other_pdcp: Option<&Path>,
         programs: impl Iterator<Item = (&'static str, &'a Path)>,
     ) -> Self {
         let arguments = env::args_os().skip(1).filter(|argument| argument != "--bench");
@@ -46,7 +49,12 @@ impl Machine {
         Self {
             date: first_line("date", &["+%F %R %z"]),
             command: format!("scripts/bench.sh {}", String::from_utf8_lossy(&words)).trim_end().into(),
-            commit: first_line("git", &["-C", top, "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]),
+            commit: match other_pdcp {
+                Some(pdcp) => first_line(pdcp, &["--version"]).trim_start_matches("pdcp ").into(),
+                None => {
+                    first_line("git", &["-C", top, "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"])
+                }
+            },
             cpu: cpu().unwrap_or_else(unknown),
             cores: thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: memory.unwrap_or(0),
@@ -55,6 +63,12 @@ impl Machine {
             file_bytes,
             versions: programs.map(|(name, program)| (name.into(), first_line(program, &["--version"]))).collect(),
         }
+    }
+
+    /// Leaves out the programs that took no part.
+    pub(crate) fn with(mut self, took_part: impl Fn(&str) -> bool) -> Self {
+        self.versions.retain(|name, _| took_part(name));
+        self
     }
 }
 
