@@ -7,10 +7,10 @@ use procfs::{CpuInfo, Current, Meminfo};
 use rustix::system::uname;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::Command;
-use std::{env, thread};
+use std::{env, fs, thread};
 
 /// What could not be found out is `unknown`: a missing word is no reason to lose a run.
 #[derive(Clone, Debug, Serialize)]
@@ -29,7 +29,7 @@ pub(crate) struct Machine {
     pub(crate) file_system: String,
     /// Of the file that was copied, where a section says nothing else.
     pub(crate) file_bytes: u64,
-    /// What each program calls itself.
+    /// What each program calls itself, or a hash of it.
     pub(crate) versions: BTreeMap<String, String>,
 }
 
@@ -50,7 +50,7 @@ impl Machine {
             date: first_line("date", &["+%F %R %z"]),
             command: format!("scripts/bench.sh {}", String::from_utf8_lossy(&words)).trim_end().into(),
             commit: match other_pdcp {
-                Some(pdcp) => first_line(pdcp, &["--version"]).trim_start_matches("pdcp ").into(),
+                Some(pdcp) => format!("{} ({})", version(pdcp).trim_start_matches("pdcp "), hash(pdcp)),
                 None => {
                     first_line("git", &["-C", top, "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"])
                 }
@@ -61,7 +61,7 @@ impl Machine {
             kernel: uname().release().to_string_lossy().into(),
             file_system: file_system(directory).unwrap_or_else(unknown),
             file_bytes,
-            versions: programs.map(|(name, program)| (name.into(), first_line(program, &["--version"]))).collect(),
+            versions: programs.map(|(name, program)| (name.into(), version(program))).collect(),
         }
     }
 
@@ -72,10 +72,30 @@ impl Machine {
     }
 }
 
-fn first_line(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> String {
+/// pdiffcopy has no option for it: the Python beside it knows. What is no package there has a hash, at least.
+fn version(program: &Path) -> String {
+    let of_package = || {
+        let ask = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))";
+        let name = program.file_name()?.to_str()?;
+        known_line(program.with_file_name("python3"), &["-c", ask, name])
+    };
+    known_line(program, &["--version"]).or_else(of_package).unwrap_or_else(|| hash(program))
+}
+
+/// Short, as Git's are.
+fn hash(program: &Path) -> String {
+    let bytes = fs::read(program).unwrap_or_default();
+    format!("BLAKE3 {:.12}", blake3::hash(&bytes).to_hex())
+}
+
+fn first_line(program: impl AsRef<OsStr>, arguments: &[&str]) -> String {
+    known_line(program, arguments).unwrap_or_else(unknown)
+}
+
+fn known_line(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().map(|output| output.stdout).unwrap_or_default();
     let line = String::from_utf8_lossy(&output).lines().next().map(|line| line.trim().to_owned());
-    line.filter(|line| !line.is_empty()).unwrap_or_else(unknown)
+    line.filter(|line| !line.is_empty())
 }
 
 fn cpu() -> Option<String> {
