@@ -12,6 +12,7 @@ mod ceiling;
 mod disk;
 mod goals;
 mod innodb;
+mod janitor;
 mod long_path;
 mod measure;
 mod overview;

@@ -1,8 +1,9 @@
 //! The files that are copied: made once, put into a known state before each run, compared byte for byte after it.
 //!
-//! A [`Pair`] is a source, which never changes, and a target. All lie in one scratch directory, which goes when its
-//! [`Scene`] does. Content is BLAKE3's stream, so nothing in it repeats, and no two changes have the same bytes.
+//! A [`Pair`] is a source, which never changes, and a target. All lie in one scratch directory, which a janitor removes when
+//! its [`Scene`] goes. Content is BLAKE3's stream, so nothing in it repeats, and no two changes have the same bytes.
 
+use crate::janitor::Janitor;
 use crate::process::{Error, Result};
 use procfs::{Current, Meminfo};
 use rustix::fs::{Advice, FsWord};
@@ -11,7 +12,6 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use tempfile::TempDir;
 
 /// What is read, written and changed at a time.
 pub(crate) const PIECE_BYTES: u64 = 1 << 20;
@@ -58,7 +58,8 @@ impl Texture {
 
 #[derive(Debug)]
 pub(crate) struct Scene {
-    directory: TempDir,
+    directory: PathBuf,
+    _janitor: Janitor,
 }
 
 #[derive(Debug)]
@@ -78,7 +79,8 @@ impl Scene {
             .prefix("pdcp-bench-")
             .tempdir_in(std::path::absolute(parent)?)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", parent.display())))?;
-        Ok(Self { directory })
+        let janitor = Janitor::hire("rm -rf -- \"$1\"", [directory.path()])?;
+        Ok(Self { directory: directory.keep(), _janitor: janitor })
     }
 
     /// Whether what it holds can be nowhere but in the page cache.
@@ -87,7 +89,7 @@ impl Scene {
     }
 
     pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
+        &self.directory
     }
 
     /// That so many bytes more find room: a disk that is full in the middle costs minutes, and memory that is full costs

@@ -4,6 +4,7 @@
 //! serve. What it used until then is taken off. It is ended when it is idle again, since what its children used is
 //! only known once it has waited for them.
 
+use crate::janitor::Janitor;
 use crate::process::{Ended, Error, Process, Result};
 use procfs::ProcError;
 use procfs::net::TcpState;
@@ -18,6 +19,9 @@ const IDLE: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub(crate) struct Server {
+    /// A client ends with its server, but a server has no end of its own. Goes first: until the process is waited for, nobody
+    /// else has its number.
+    janitor: Janitor,
     process: Process,
     start_cpu_seconds: f64,
 }
@@ -26,6 +30,7 @@ impl Server {
     /// Starts `command`, which is to listen on `port`, and waits until it does.
     pub(crate) fn start(command: &mut Command, port: u16) -> Result<Self> {
         let process = Process::start(command)?;
+        let janitor = Janitor::hire("kill -s KILL -- \"-$1\"", [process.group().to_string()])?;
         let deadline = Instant::now() + START_LIMIT;
         while !listens(process.group(), port)? {
             if process.has_ended()? || Instant::now() > deadline {
@@ -35,12 +40,13 @@ impl Server {
             std::thread::sleep(Duration::from_millis(2));
         }
         let start_cpu_seconds = cpu_seconds_when_idle(process.group(), deadline)?;
-        Ok(Self { process, start_cpu_seconds })
+        Ok(Self { janitor, process, start_cpu_seconds })
     }
 
     /// What it has used since it began to serve. Its peak is that of its whole life.
     pub(crate) fn end(self) -> Result<Ended> {
         cpu_seconds_when_idle(self.process.group(), Instant::now() + START_LIMIT)?;
+        self.janitor.dismiss();
         let ended = self.process.end()?;
         Ok(Ended { cpu_seconds: (ended.cpu_seconds - self.start_cpu_seconds).max(0.0), ..ended })
     }

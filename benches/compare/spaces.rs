@@ -2,15 +2,14 @@
 //! nobody else.
 //!
 //! They are joined by a wire of the kernel's, or have a TUN device each, and then whoever reads the devices is the wire.
-//! Names have our process number in them. They are removed when this is dropped and also when the process ends in any
-//! other way: a shell holds the reading end of a pipe that closes with us.
+//! Names have our process number in them. A janitor removes them.
 
+use crate::janitor::Janitor;
 use crate::process::{Error, Result};
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::{fs, io, thread};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
@@ -52,9 +51,7 @@ impl Side {
 #[derive(Debug)]
 pub(crate) struct Spaces {
     names: [String; 2],
-    janitor: Child,
-    /// What keeps the janitor waiting.
-    leash: Option<ChildStdin>,
+    _janitor: Janitor,
 }
 
 impl Spaces {
@@ -88,9 +85,8 @@ impl Spaces {
     fn new(kind: &str) -> Result<Self> {
         check_needs()?;
         let names = Side::BOTH.map(|side| format!("pdcp-{}-{kind}-{}", std::process::id(), side.name()));
-        let mut janitor = janitor(&names)?;
-        let leash = janitor.stdin.take();
-        let spaces = Self { names, janitor, leash };
+        let janitor = Janitor::hire("for name; do ip netns delete \"$name\"; done", &names)?;
+        let spaces = Self { names, _janitor: janitor };
         spaces.names.iter().try_for_each(|name| ip(&["netns", "add", name]))?;
         Ok(spaces)
     }
@@ -156,13 +152,6 @@ impl Spaces {
     }
 }
 
-impl Drop for Spaces {
-    fn drop(&mut self) {
-        self.leash = None;
-        _ = self.janitor.wait();
-    }
-}
-
 /// At most 15 bytes, as Linux wants it.
 fn device(side: Side) -> String {
     format!("pdcp{}{}", std::process::id(), &side.name()[..1])
@@ -176,18 +165,6 @@ fn check_needs() -> Result<()> {
         return Err(lacking("the command 'ip': apt-get install iproute2"));
     }
     Ok(())
-}
-
-/// Waits until the pipe closes, whatever signal comes, and removes both names.
-fn janitor(names: &[String; 2]) -> io::Result<Child> {
-    Command::new("sh")
-        .args(["-c", "cat; for name; do ip netns delete \"$name\"; done", "sh"])
-        .args(names)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0) // the terminal's Ctrl-C is not for it
-        .spawn()
 }
 
 fn lacking(what: &str) -> Error {

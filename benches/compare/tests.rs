@@ -10,6 +10,7 @@ mod say;
 mod arguments;
 mod goals;
 mod innodb;
+mod janitor;
 #[path = "ceiling/lane.rs"]
 mod lane;
 mod peers;
@@ -240,6 +241,16 @@ mod proofs {
         for (percent, pieces) in [(0, 0), (1, 1), (10, 1), (50, 2), (100, 4)] {
             assert_eq!(pair.changed_bytes(&Basis::Changed { percent }), Some(pieces << 20), "{percent} %");
         }
+    }
+
+    #[test]
+    fn a_janitor_works_when_it_is_dropped_unless_it_was_dismissed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let hire = || super::janitor::Janitor::hire("rmdir \"$1\"", [scratch.path()]).unwrap();
+        hire().dismiss();
+        assert!(scratch.path().exists());
+        drop(hire());
+        assert!(!scratch.path().exists());
     }
 
     /// Trigger: a directory of somebody's that has the table's name. Damage: his files would have been replaced.
