@@ -95,9 +95,11 @@ fn hash_in_lanes(_: usize, _: u64, _: &[u8], _: &mut [Digest]) -> usize {
     0
 }
 
+/// Of all zeros. In the program's read-only pages, which the kernel gives as they are read.
+static ZEROS: [u8; BLOCK_BYTES_MAX as usize] = [0; BLOCK_BYTES_MAX as usize];
+
 /// Digests of the blocks of `run` if they are all zeros, hashed from a few pages that stay in the cache.
 pub fn hash_hole(layout: &Layout, run: Run, digests: &mut [Digest]) {
-    static ZEROS: [u8; BLOCK_BYTES_MAX as usize] = [0; BLOCK_BYTES_MAX as usize];
     assert_eq!(digests.len(), run.count as usize);
     let at_once = (HOLE_BYTES / layout.block().bytes()).max(1);
     for (first, digests) in (run.first..).step_by(at_once as usize).zip(digests.chunks_mut(at_once as usize)) {
@@ -140,11 +142,14 @@ pub fn sign_hole(method: Method, layout: &Layout, run: Run, digests: &[Digest], 
         return sign_blocks(method, layout, &[], digests, signatures);
     }
     assert_eq!(run.count as usize, signatures.len());
-    for (first, signature) in (run.first..).zip(signatures) {
-        let bytes = layout.run_bytes(Run { first, count: 1 });
-        let zeros = vec![0; usize::try_from(bytes).expect("a block is small")];
-        *signature = Signature(method.signature(&zeros));
+    let sign = |bytes: u64| Signature(method.signature(&ZEROS[..usize::try_from(bytes).expect("at most a block")]));
+    let block_bytes = u64::from(layout.block().bytes());
+    let short_bytes = layout.run_bytes(run) % block_bytes;
+    let (whole, last) = signatures.split_at_mut(signatures.len() - usize::from(short_bytes > 0));
+    if !whole.is_empty() {
+        whole.fill(sign(block_bytes));
     }
+    last.fill_with(|| sign(short_bytes));
 }
 
 /// What a block is compared by where that shall cost little: its first [`HEAD_BYTES`] bytes, or all of a shorter one.

@@ -55,6 +55,11 @@ impl Run {
     pub fn end(self) -> u64 {
         self.first + u64::from(self.count)
     }
+
+    /// Whether it has all blocks of `part`.
+    pub fn contains(self, part: Self) -> bool {
+        part.first >= self.first && part.end() <= self.end()
+    }
 }
 
 /// Makes one run of those that follow each other in the list and in the file. Together they must fit a run.
@@ -333,8 +338,7 @@ mod tests {
             let within = Run { first: from, count: blocks };
             if let Some(run) = layout(1 << 40).checked_run(first, count, within) {
                 prop_assert!(run.count > 0);
-                prop_assert!(run.first >= within.first);
-                prop_assert!(run.end() <= within.end());
+                prop_assert!(within.contains(run));
             }
         }
     }

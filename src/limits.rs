@@ -26,7 +26,7 @@ pub const STRIPES_OPEN_MAX: usize = 3;
 /// both have on their way is more than the caches hold. With 4 instead of 16 a copy over 16 connections takes 4 % longer.
 pub const STRIPES_A_TURN: usize = 16;
 
-/// Connections of one session. More than some 30 never helped anyone (TRAPS: wdt, mscp); 128 leaves room to try.
+/// Connections of one session. More than some 30 never helped anyone (wdt, mscp); 128 leaves room to try.
 pub const CONNECTIONS_MAX: u32 = 128;
 /// Connections when nobody asked for a number.
 pub const CONNECTIONS_DEFAULT_MAX: u32 = 32;

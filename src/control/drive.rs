@@ -587,6 +587,6 @@ fn explain(error: WorkerError, names: &Names) -> Failure {
         WorkerError::Protocol(_) => Failure::about(Kind::Protocol, &names.peer, text),
         WorkerError::Unequal(_) => Failure::about(Kind::Verification, &names.target, text),
         WorkerError::Busy => Failure::about(Kind::Busy, &names.own, text),
-        WorkerError::Panic | WorkerError::Backend(_) => Failure::about(Kind::Other, &names.own, text),
+        WorkerError::Panic => Failure::about(Kind::Other, &names.own, text),
     }
 }

@@ -23,7 +23,7 @@ pub enum Event<'a> {
     Hole { from: u64, until: u64 },
     /// All holes of the stripe were told.
     Mapped(StripeIndex),
-    /// An extent was read, or its zeros taken, and hashed.
+    /// An extent was read, or its zeros taken, and hashed, and those of its blocks signed that are compared.
     Hashed { run: Run, digests: &'a [Digest], signatures: &'a [Signature] },
 }
 
@@ -139,8 +139,13 @@ impl Source {
 
     /// Whether these blocks of a wanted stripe were taken as a hole, and hashed.
     pub fn holds_hole(&self, run: Run) -> bool {
-        let covers = |held: Run| run.first >= held.first && run.end() <= held.end();
-        self.held.0.iter().any(|extent| extent.hole && extent.hashed && covers(extent.run))
+        self.held.0.iter().any(|extent| extent.hole && extent.hashed && extent.run.contains(run))
+    }
+
+    /// How many of the first of these blocks, all of one stripe that is wanted, are compared with the basis.
+    pub fn compared_blocks(&self, run: Run) -> u32 {
+        let wanted = self.wanted.iter().find(|wanted| wanted.holds(run)).expect("wanted until all is settled");
+        wanted.basis_blocks.saturating_sub(at(wanted.run, run.first)).min(run.count)
     }
 
     /// Whether blocks that are being read are to be compared by their heads.
@@ -354,8 +359,7 @@ impl Source {
         let wanted = self.wanted.front_mut()?;
         let mut frame = FrameRuns::new(&self.terms, &mut self.runs, may_send);
         let stripe = wanted.run;
-        let inside = |extent: &&Extent| extent.run.first >= stripe.first && extent.run.end() <= stripe.end();
-        for extent in self.held.0.iter().take_while(inside) {
+        for extent in self.held.0.iter().take_while(|extent| stripe.contains(extent.run)) {
             let end = at(stripe, extent.run.first) + extent.run.count;
             let known = wanted.known(end);
             if !extent.hashed || !wanted.settle(known, extent.hole, &mut frame) || wanted.settled < end {
@@ -381,7 +385,7 @@ impl Source {
 
 impl Wanted {
     fn holds(&self, run: Run) -> bool {
-        run.first >= self.run.first && run.end() <= self.run.end()
+        self.run.contains(run)
     }
 
     /// Blocks that have to be read.
@@ -603,6 +607,19 @@ mod tests {
         signs(&[1], 0, u64::MAX, 1, Err(OutOfOrder));
         let done = Frame::Done { stripe: 1, digest: Digest::default() };
         check(&[1], 4, done, Err(NotExpected("a frame of this kind")));
+    }
+
+    #[test]
+    fn only_what_the_basis_has_is_compared() {
+        let block = BlockSize::checked(256 << 10).unwrap();
+        let layout = Layout::checked(2 * MIB, block, MIB).unwrap();
+        let method = crate::method::Method::default();
+        let mut source = Source::new(Terms { layout, method, basis_bytes: 2 * MIB, dry_run: false }, false);
+        want(&mut source, 1, 3);
+        want(&mut source, 0, 0);
+        for (first, count, compared) in [(4, 4, 3), (4, 2, 2), (6, 2, 1), (7, 1, 0), (0, 4, 0)] {
+            assert_eq!(source.compared_blocks(Run { first, count }), compared, "{count} from {first}");
+        }
     }
 
     #[test]

@@ -243,8 +243,10 @@ impl Target {
 
     /// The open stripe that holds `run`. For events of our own only: they are about what is open.
     fn of(&mut self, run: Run) -> &mut Open {
-        let holds = |open: &&mut Open| run.first >= open.run.first && run.end() <= open.run.end();
-        self.open.iter_mut().find(holds).expect("a stripe stays open until all that was asked for has come back")
+        self.open
+            .iter_mut()
+            .find(|open| open.run.contains(run))
+            .expect("a stripe stays open until all that was asked for has come back")
     }
 
     fn hashed(&mut self, run: Run, digests: &[Digest], signatures: &[Signature]) {

@@ -212,7 +212,7 @@ fn kind(error: WorkerError) -> Kind {
         WorkerError::Protocol(_) => Kind::Protocol,
         WorkerError::Unequal(_) => Kind::Verification,
         WorkerError::Busy => Kind::Busy,
-        WorkerError::Panic | WorkerError::Backend(_) => Kind::Other,
+        WorkerError::Panic => Kind::Other,
     }
 }
 

@@ -48,8 +48,6 @@ pub enum WorkerError {
     Busy,
     /// A machine panicked.
     Panic,
-    /// What is below the worker has failed.
-    Backend(Errno),
 }
 
 impl fmt::Display for WorkerError {
@@ -63,7 +61,6 @@ impl fmt::Display for WorkerError {
             Self::Unequal(stripe) => write!(f, "stripe {stripe} is not what the source has, also when sent again"),
             Self::Busy => write!(f, "has no room for another session now; try again later"),
             Self::Panic => write!(f, "an internal error ended the session; please report it"),
-            Self::Backend(error) => write!(f, "io_uring failed: {error}"),
         }
     }
 }
@@ -206,7 +203,7 @@ impl<C: Completions> Worker<C> {
     fn work_on(&mut self, job: Job<C>) {
         match job {
             Job::Start(start) => {
-                let until_ms = self.backend.now_ns() / 1_000_000 + ADMISSION_MS;
+                let until_ms = self.backend.now_ms() + ADMISSION_MS;
                 self.waiting.push_back((start, until_ms));
             }
             Job::Resume(key) => {
@@ -270,7 +267,7 @@ impl<C: Completions> Worker<C> {
         for _ in 0..self.waiting.len() {
             let (start, until_ms) = self.waiting.pop_front().expect("counted");
             let room = self.shares.admit(&self.backend, least_pool(&start.terms), frames(&start));
-            if room == Err(Full::Now) && self.backend.now_ns() / 1_000_000 < until_ms {
+            if room == Err(Full::Now) && self.backend.now_ms() < until_ms {
                 self.waiting.push_back((start, until_ms));
                 continue;
             }

@@ -1,6 +1,6 @@
 //! How the sessions of one worker share its buffers: a minimum for each, and of the rest never more than half.
 //!
-//! A session that has its minimum always gets on, so no session can starve another; how is in DESIGN section 4. Some minima
+//! A session that has its minimum always gets on, so no session can starve another; why is in proto-spec.md, section 9. Some minima
 //! stay free for those who come next: peers that read nothing may hold all else for as long as they like.
 
 use crate::completion::{Account, Completions, Pool};
@@ -102,7 +102,7 @@ impl Shares {
         machine.free(pool) > self.owed(machine, pool, Some(account)) + self.kept(pool)
     }
 
-    /// What stays free for newcomers: their minima, as far as a quarter of the pool goes. It is one at least.
+    /// What stays free for newcomers: their minima, as far as a quarter of the pool goes.
     fn kept(&self, pool: Pool) -> usize {
         let newcomers = self.guests.iter().filter(|guest| guest.is_none()).count();
         (newcomers * minimum(pool, pool)).min(pool.buffers() / 4)

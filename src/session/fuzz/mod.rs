@@ -250,7 +250,7 @@ impl Pair {
                 let mut payload = Vec::new();
                 if let Frame::Data { pieces, .. } = frame {
                     for piece in pieces {
-                        let within = |held: &Run| held.first <= piece.first && piece.end() <= held.end();
+                        let within = |held: &Run| held.contains(*piece);
                         assert!(self.held.iter().any(|(held, hashed)| *hashed && within(held)));
                         payload.extend_from_slice(of(&world.source, *piece));
                     }
@@ -314,7 +314,7 @@ impl Pair {
         assert_eq!(finished.matched_bytes + finished.changed_bytes + finished.hole_bytes, bytes);
         let open = |work: &TargetWork| match work {
             TargetWork::Hash(run) | TargetWork::Arrive(run, _) | TargetWork::Write(run, _) => {
-                self.world.stripe(stripe).first <= run.first && run.end() <= self.world.stripe(stripe).end()
+                self.world.stripe(stripe).contains(*run)
             }
         };
         assert!(!self.target_work.iter().any(open), "a stripe stays open until all of it has come back");

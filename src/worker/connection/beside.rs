@@ -34,8 +34,7 @@ impl<C: Completions> Connection<C> {
         cx: &mut Context<'_, C>,
     ) -> Result<bool, WorkerError> {
         let Some(source) = &mut self.source else { return Ok(false) };
-        let covers = |held: Run| run.first >= held.first && run.end() <= held.end();
-        let part = if self.held.iter().any(|(held, _)| covers(*held)) {
+        let part = if self.held.iter().any(|(held, _)| held.contains(run)) {
             Some(part_of(guest, &self.held, run))
         } else if source.0.holds_hole(run) {
             None

@@ -607,12 +607,14 @@ impl<C: Completions> Connection<C> {
         Ok(true)
     }
 
-    /// Signs blocks of the source that were hashed last, as their stripe is wanted.
+    /// Signs blocks of the source that were hashed last, as far and as their stripe is compared.
     fn sign_source(&self, guest: &Guest<C>, run: Run, bytes: Option<&[u8]>, bench: &mut Bench) {
-        if self.source.as_ref().is_some_and(|source| source.0.compares_heads(run)) {
-            sign_heads(guest, run, bytes, bench);
+        let source = &self.source.as_ref().expect("its extents are the source's").0;
+        let compared = Run { count: source.compared_blocks(run), ..run };
+        if source.compares_heads(run) {
+            sign_heads(guest, compared, bytes, bench);
         } else {
-            sign_run(guest, run, bytes, bench);
+            sign_run(guest, compared, bytes, bench);
         }
     }
 
@@ -732,10 +734,7 @@ fn bytes_of<C: Completions>(guest: &Guest<C>, run: Run) -> u32 {
 
 /// Where the bytes of a piece are held.
 fn part_of<C: Completions>(guest: &Guest<C>, held: &[(Run, C::Shared)], run: Run) -> Part<C::Shared> {
-    let (extent, data) = held
-        .iter()
-        .find(|(extent, _)| run.first >= extent.first && run.end() <= extent.end())
-        .expect("a piece lies in one held extent");
+    let (extent, data) = held.iter().find(|(extent, _)| extent.contains(run)).expect("a piece lies in one held extent");
     let from = u32::try_from((run.first - extent.first) * u64::from(guest.terms.layout.block().bytes()));
     let from = from.expect("inside a buffer");
     Part { data: data.clone(), from, until: from + bytes_of(guest, run) }
@@ -754,10 +753,12 @@ fn hash_run<C: Completions>(guest: &Guest<C>, run: Run, bytes: Option<&[u8]>, cx
     length
 }
 
-/// Signatures of what was hashed last: only of blocks that are compared, as another method than BLAKE3 is a second hash.
+/// Signatures of `run`, or all of what was hashed last: only of blocks that are compared, as another method than BLAKE3 is a
+/// second hash.
 fn sign_run<C: Completions>(guest: &Guest<C>, run: Run, bytes: Option<&[u8]>, bench: &mut Bench) {
     let Terms { layout, method, .. } = &guest.terms;
     let Bench { digests, signatures, .. } = bench;
+    let digests = &digests[..run.count as usize];
     signatures.resize(run.count as usize, Signature::default());
     match bytes {
         Some(bytes) => sign_blocks(*method, layout, &bytes[..bytes_of(guest, run) as usize], digests, signatures),
