@@ -30,7 +30,7 @@ pub enum Kind {
     Unreachable,
     /// The two ends do not agree on what was copied.
     Verification,
-    /// The target is in use, or the server is full.
+    /// Source or target is in use, or the server is full.
     Busy,
     /// Somebody asked us to stop.
     Interrupted,

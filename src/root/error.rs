@@ -91,6 +91,7 @@ impl RootError {
         match self {
             Self::EmptyPath | Self::BadName | Self::TooLong | Self::IsDirectory | Self::SameFile => Kind::Usage,
             Self::Outside | Self::Withheld | Self::NotServed => Kind::Refused,
+            Self::Busy => Kind::Busy,
             _ => Kind::Source,
         }
     }
@@ -200,10 +201,10 @@ mod tests {
         check(2, Kind::Source, Kind::Target); // ENOENT
         check(5, Kind::Source, Kind::Target); // EIO
         check(13, Kind::Source, Kind::Target); // EACCES
-        check(11, Kind::Source, Kind::Busy); // EAGAIN
+        check(11, Kind::Busy, Kind::Busy); // EAGAIN
         check(18, Kind::Refused, Kind::Refused); // EXDEV
         check(21, Kind::Usage, Kind::Usage); // EISDIR
-        check(26, Kind::Source, Kind::Busy); // ETXTBSY
+        check(26, Kind::Busy, Kind::Busy); // ETXTBSY
         check(28, Kind::Source, Kind::Target); // ENOSPC
         check(36, Kind::Usage, Kind::Usage); // ENAMETOOLONG
         check(122, Kind::Source, Kind::Target); // EDQUOT
