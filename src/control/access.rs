@@ -96,11 +96,8 @@ impl Access {
 
     /// What everybody should know who starts a server.
     pub(super) fn start_line(&self, served: &Served, run_as: Option<&str>) -> String {
-        let restricted = match (self.read_only, self.no_delete) {
-            (true, _) => " (read-only)",
-            (false, true) => " (nothing is deleted)",
-            (false, false) => "",
-        };
+        // Not a word of `no_delete`: no request deletes, with it or without, and a push may overwrite everything.
+        let restricted = if self.read_only { " (read-only)" } else { "" };
         let user = run_as.map_or_else(String::new, |user| format!(" as {user}"));
         let hint = if *served == Served::Everything { "; --root DIR serves less" } else { "" };
         format!("serving {served}{restricted}{user}{hint}")
@@ -204,12 +201,7 @@ mod tests {
         check(Served::Everything, access(&[], false, false), None, &format!("{everything}{hint}"));
         check(Served::Everything, access(&[], true, false), None, &format!("{everything} (read-only){hint}"));
         check(Served::Directory("/srv".into()), access(&[], true, true), None, "/srv (read-only)");
-        check(
-            Served::Directory("/srv".into()),
-            access(&[], false, true),
-            Some("me"),
-            "/srv (nothing is deleted) as me",
-        );
+        check(Served::Directory("/srv".into()), access(&[], false, true), Some("me"), "/srv as me");
         check(named, access(&[], false, false), None, "a=/srv/a, b=/b");
     }
 }
