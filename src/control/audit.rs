@@ -24,8 +24,8 @@ const SCHEMA: u32 = 1;
 #[derive(Debug)]
 pub(super) struct Audit {
     file: File,
-    /// The last line could not be written, and that has been told.
-    failing: bool,
+    /// Lines that could not be written, and of which the log does not know yet.
+    unwritten: u64,
     /// The file may end within a line.
     torn: bool,
 }
@@ -37,7 +37,7 @@ impl Audit {
     /// Where it is not as a file of our own must be.
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
         let file = own::open(path, Rights::Log, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
-        Ok(Self { file, failing: false, torn: false })
+        Ok(Self { file, unwritten: 0, torn: false })
     }
 
     /// Whether it could be opened. Makes nothing.
@@ -53,37 +53,38 @@ impl Audit {
 
     /// Appends the line of a record. What everybody should know, if anything.
     pub(super) fn append(&mut self, record: &Record) -> Option<String> {
-        self.write(&line(record))
+        self.append_for(1, &line(record))
     }
 
     /// Appends that so many of something have no line. What everybody should know, if anything.
     pub(super) fn append_count(&mut self, count: u64, what: &'static str) -> Option<String> {
-        let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        let line = Missing { r#type: "missing", schema: SCHEMA, at, count, message: what };
-        self.write(&serde_json::to_string(&line).expect("strings and numbers only"))
+        self.append_for(count, &missing(count, what))
     }
 
-    fn write(&mut self, line: &str) -> Option<String> {
+    /// Appends a line that tells of so many. Where it cannot be written they are counted, and the first line that can be says so.
+    fn append_for(&mut self, count: u64, line: &str) -> Option<String> {
+        let failed_before = self.unwritten > 0;
+        let error = self.make_up().and_then(|()| self.write(line)).err()?;
+        self.unwritten += count;
+        let text = format!("warning: the audit log lacks lines, as it cannot be written: {}", Errno::from(error));
+        (!failed_before).then_some(text)
+    }
+
+    fn make_up(&mut self) -> io::Result<()> {
+        if self.unwritten > 0 {
+            self.write(&missing(self.unwritten, "lines are missing here; they could not be written"))?;
+            self.unwritten = 0;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, line: &str) -> io::Result<()> {
         let line = if self.torn { format!("\n{line}\n") } else { format!("{line}\n") };
         // In one write, so that lines of several servers do not mix.
-        let written = match self.file.write(line.as_bytes()) {
-            Ok(written) if written == line.len() => Ok(()),
-            Ok(written) => Err((written > 0, io::ErrorKind::StorageFull.into())),
-            Err(error) => Err((false, error)),
-        };
-        let failed_before = std::mem::replace(&mut self.failing, written.is_err());
-        match written {
-            Ok(()) => {
-                self.torn = false;
-                None
-            }
-            Err((torn, error)) => {
-                self.torn |= torn;
-                let text =
-                    format!("warning: the audit log lacks lines, as it cannot be written: {}", Errno::from(error));
-                (!failed_before).then_some(text)
-            }
-        }
+        let written = self.file.write(line.as_bytes())?;
+        let whole = written == line.len();
+        self.torn = !whole && (self.torn || written > 0);
+        if whole { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 }
 
@@ -95,6 +96,12 @@ struct Missing {
     at: String,
     count: u64,
     message: &'static str,
+}
+
+fn missing(count: u64, message: &'static str) -> String {
+    let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+    let line = Missing { r#type: "missing", schema: SCHEMA, at, count, message };
+    serde_json::to_string(&line).expect("strings and numbers only")
 }
 
 #[derive(Serialize)]
@@ -217,8 +224,10 @@ mod tests {
         }
     }
 
+    /// Trigger: a full disk that has room again. Damage: nothing in the log said that lines were missing. Cure: they are
+    /// counted, and how many they are is the next line.
     #[test]
-    fn a_log_that_cannot_be_written_is_told_once_and_its_next_line_is_whole() {
+    fn a_log_that_cannot_be_written_is_told_once_and_its_next_line_is_whole_and_says_how_many_are_missing() {
         let failed = record(None, Err(Failure::new(Kind::Refused, "no")));
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("log");
@@ -228,12 +237,16 @@ mod tests {
         let warning = audit.append(&failed).unwrap();
         assert!(warning.contains("lacks lines"), "{warning}");
         assert_eq!(audit.append(&failed), None);
+        assert_eq!(audit.append_count(7, "more callers"), None);
         (audit.file, audit.torn) = (good, true);
         assert_eq!(audit.append(&failed), None);
         assert_eq!(audit.append(&failed), None);
-        assert_eq!(
-            std::fs::read_to_string(&path).unwrap(),
-            [line(&failed), "".into(), line(&failed), line(&failed), "".into()].join("\n")
-        );
+        let written = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = written.lines().collect();
+        let line = line(&failed);
+        assert_eq!([lines[0], lines[1], lines[3], lines[4]], [&line, "", &line, &line], "{written}");
+        assert!(lines[2].starts_with(r#"{"type":"missing","schema":1,"at":"#), "{written}");
+        assert!(lines[2].contains(r#","count":9,"message":"lines are missing here; they could not be written"}"#));
+        assert_eq!((lines.len(), written.ends_with('\n')), (5, true), "{written}");
     }
 }

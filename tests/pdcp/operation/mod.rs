@@ -173,23 +173,32 @@ fn a_check_makes_no_log() {
     assert!(checked.stdout.contains(&format!("would append to {}", log.display())), "{checked}");
 }
 
-/// The limit of the size of a file stands for a disk that is full.
+/// The limit of the size of a file stands for a disk that is full, until somebody truncates the log.
 #[test]
-fn a_log_that_cannot_be_written_stops_no_session_and_is_warned_about_once() {
+fn a_log_that_cannot_be_written_stops_no_session_is_warned_about_once_and_says_later_how_much_is_missing() {
     let rig = Rig::in_memory();
     rig.make("source", &SOURCE);
     let log = rig.path("audit.jsonl");
-    fs::write(&log, vec![b'\n'; 2048]).unwrap();
-    let mut command = shell("ulimit -f 1; exec \"$@\"");
+    fs::write(&log, vec![b'\n'; 8192]).unwrap();
+    let mut command = shell("ulimit -f 8; exec \"$@\""); // of 512 or 1024 bytes
     command.args(["--serve", "127.0.0.1:0", "-c", "1", "--audit-log"]).arg(&log);
-    let server = Server::of(command);
-    for _ in 0..3 {
+    let mut server = Server::of(command);
+    let pull = |server: &mut Server| {
         rig.start_by(server.port, Way::Pull, "source", "back", &[]).wait().ends_with(0);
-    }
+        server.process.line_with("ok, ");
+    };
+    (0..3).for_each(|_| pull(&mut server));
+    assert_eq!(fs::metadata(&log).unwrap().len(), 8192);
+    File::options().write(true).open(&log).unwrap().set_len(0).unwrap();
+    pull(&mut server);
     let ended = stop(server);
     assert_eq!(ended.stderr.matches("the audit log lacks lines").count(), 1, "{ended}");
-    assert_eq!(ended.stderr.matches("ok, ").count(), 3, "{ended}");
-    assert_eq!(fs::metadata(log).unwrap().len(), 2048);
+    assert_eq!(ended.stderr.matches("ok, ").count(), 4, "{ended}");
+    let lines: Vec<Value> =
+        fs::read_to_string(&log).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["type"], "missing", "{lines:?}");
+    // The third may have come after it was truncated: people are told before the log.
+    assert_eq!(lines[0]["count"].as_u64().unwrap() + lines.len() as u64 - 1, 4, "{lines:?}");
 }
 
 #[test]
