@@ -127,6 +127,22 @@ pub fn printable(bytes: &[u8]) -> String {
     shown
 }
 
+/// A line of JSON that means the same, and steers nothing: JSON allows characters as they are that terminals take orders from,
+/// or that end or turn a line.
+pub fn harmless_json(line: &str) -> String {
+    let mut harmless = String::with_capacity(line.len());
+    for character in line.chars() {
+        match steers(character) {
+            false => harmless.push(character),
+            true => {
+                let units = &mut [0; 2];
+                character.encode_utf16(units).iter().for_each(|unit| harmless.push_str(&format!("\\u{unit:04x}")));
+            }
+        }
+    }
+    harmless
+}
+
 /// Exact bytes in hex, where text cannot give them: where they are no UTF-8.
 pub fn raw(bytes: &[u8]) -> Option<String> {
     let hex = || bytes.iter().map(|byte| format!("{byte:02x}")).collect();

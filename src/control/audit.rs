@@ -8,7 +8,7 @@ use super::own::{self, Flaw, OwnError, Rights};
 use super::{Direction, Record};
 use crate::bottleneck::Limit;
 use crate::completion::Errno;
-use crate::failure::{Failure, Kind, raw, steers};
+use crate::failure::{Failure, Kind, harmless_json, raw};
 use crate::seal::Sealing;
 use rustix::fs::OFlags;
 use serde::Serialize;
@@ -148,21 +148,7 @@ fn line(record: &Record) -> String {
         kind: failure.map(|failure| &failure.kind),
         message: record.trouble(),
     };
-    escape_controls(&serde_json::to_string(&line).expect("strings and numbers only"))
-}
-
-/// JSON allows characters as they are that terminals take orders from, or that end or turn a line.
-fn escape_controls(line: &str) -> String {
-    let mut escaped = String::with_capacity(line.len());
-    for character in line.chars() {
-        if steers(character) {
-            let units = &mut [0; 2];
-            character.encode_utf16(units).iter().for_each(|unit| escaped.push_str(&format!("\\u{unit:04x}")));
-        } else {
-            escaped.push(character);
-        }
-    }
-    escaped
+    harmless_json(&serde_json::to_string(&line).expect("strings and numbers only"))
 }
 
 #[cfg(test)]
@@ -170,6 +156,7 @@ mod tests {
     use super::super::identity::Fingerprint;
     use super::super::{Done, Request};
     use super::*;
+    use crate::failure::steers;
     use crate::seal::Cipher;
     use std::time::{Duration, SystemTime};
 

@@ -4,7 +4,7 @@
 
 use crate::bottleneck::Limit;
 use crate::control::{Direction, Summary};
-use crate::failure::{Failure, Kind, raw};
+use crate::failure::{Failure, Kind, harmless_json, raw};
 use crate::seal::Sealing;
 use serde::Serialize;
 
@@ -77,7 +77,7 @@ pub(super) fn line(summary: &Summary) -> String {
         source_raw: raw(&summary.source),
         target_raw: raw(&summary.target),
     };
-    serde_json::to_string(&line).expect("strings and numbers only")
+    harmless_json(&serde_json::to_string(&line).expect("strings and numbers only"))
 }
 
 fn error(failure: &Failure) -> ErrorLine {
@@ -93,6 +93,7 @@ fn name(bytes: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
     use crate::digest::Digest;
+    use crate::failure::steers;
 
     #[track_caller]
     fn check(summary: &Summary, want: &str) {
@@ -163,6 +164,20 @@ mod tests {
         assert_eq!(names("gr\u{fc}n".as_bytes()), (Some("gr\u{fc}n".into()), None));
         assert_eq!(names(b"a\xff\x0a"), (Some("a\u{fffd}\n".into()), Some("61ff0a".into())));
         assert_eq!(names(b""), (None, None));
+    }
+
+    /// Trigger: a server that fails a copy in a text with U+009B, on a terminal. Damage: what a terminal takes orders from went
+    /// there as it was. Cure: it is escaped, and what is read is what was said.
+    #[test]
+    fn what_a_peer_says_steers_no_terminal_and_stays_what_it_was() {
+        for said in ["\u{9b}2J", "\u{7f}", "\u{202e}gpj.exe", "\x1b\n", "gr\u{fc}n", "\u{e0041}"] {
+            let failures = vec![Failure::about(Kind::Other, said.as_bytes(), said)];
+            let line = line(&Summary { source: said.into(), failures, ..Summary::default() });
+            assert!(!line.contains(steers), "{line:?}");
+            let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let error = &read["errors"][0];
+            assert_eq!([&read["source"], &error["path"], &error["message"]], [said; 3]);
+        }
     }
 
     #[test]
