@@ -81,13 +81,6 @@ impl Failure {
         Self { kind, subject: Vec::new(), text: text.into() }
     }
 
-    /// The same as told by a peer: about its path, or about it.
-    pub fn from_peer(mut self, peer: &[u8]) -> Self {
-        self.subject =
-            if self.subject.is_empty() { peer.to_vec() } else { [peer, b":", self.subject.as_slice()].concat() };
-        self
-    }
-
     /// A failure about a path or a peer.
     pub fn about(kind: Kind, subject: &[u8], text: impl Into<String>) -> Self {
         Self { kind, subject: subject.to_vec(), text: text.into() }

@@ -327,7 +327,8 @@ impl Copying {
             Ok(Message::Welcome(welcome)) => welcome,
             Ok(Message::Failed(failure)) => {
                 link.close(GOODBYE_MS).await;
-                return Err(Failure::from(failure).from_peer(&peer));
+                self.lost &= failure.kind != Kind::Interrupted; // it will not be there for a while
+                return Err(failure.told_by(&peer));
             }
             Ok(_) => return Err(Failure::about(Kind::Protocol, &peer, "a Welcome was expected")),
             Err(LinkError::Tls(error)) => return Err(identity.explain(&error, &remote.host, port, &peer)),

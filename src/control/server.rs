@@ -386,7 +386,7 @@ impl Server {
         let welcome = self.welcome(hello, &opened, &lease, link.is_one_host());
         lease.settle(welcome.connections);
         let session = welcome.session;
-        let result = self.begin(link, welcome).await;
+        let result = self.begin(link, name, welcome).await;
         self.seats.borrow_mut().close(&session);
         let (welcome, sealing, seated) = match result {
             Ok(begun) => begun,
@@ -484,7 +484,12 @@ impl Server {
     }
 
     /// Welcomes, and waits until the client says which of its data connections have joined.
-    async fn begin(&self, link: &mut Link, welcome: Welcome) -> Result<(Welcome, Sealing, Vec<Seated>), Failure> {
+    async fn begin(
+        &self,
+        link: &mut Link,
+        name: &[u8],
+        welcome: Welcome,
+    ) -> Result<(Welcome, Sealing, Vec<Seated>), Failure> {
         let unready = || Failure::new(Kind::Protocol, "TLS has no secret to share");
         let secret = link.secret().ok_or_else(unready)?;
         let rendezvous = if link.is_one_host() { Rendezvous::new(secret.clone()).ok() } else { None };
@@ -511,7 +516,7 @@ impl Server {
         };
         let begin = match said {
             Ok(Message::Begin(begin)) => begin,
-            Ok(Message::Failed(failure)) => return Err(Failure::from(failure)),
+            Ok(Message::Failed(failure)) => return Err(failure.told_by(name)),
             Ok(_) => return Err(Failure::new(Kind::Protocol, "a Begin was expected")),
             Err(error) => return Err(Failure::new(error.kind(), error.to_string())),
         };

@@ -332,13 +332,8 @@ impl Course {
     fn message(&mut self, message: Message) {
         match (message, self.state) {
             (Message::Failed(failure), _) => {
-                let mut failure = Failure::from(failure).from_peer(&self.start.peer);
-                if failure.kind == Kind::Interrupted {
-                    // Somebody stopped it there; nobody has stopped us.
-                    failure.kind = Kind::ConnectionLost;
-                    self.peer_stopped = true;
-                }
-                self.fail_as(failure, false);
+                self.peer_stopped |= failure.kind == Kind::Interrupted;
+                self.fail_as(failure.told_by(&self.start.peer), false);
             }
             (_, State::Failing) => {}
             (Message::Beat(beat), _) => {

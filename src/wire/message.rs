@@ -174,15 +174,18 @@ impl From<Failure> for FailureMessage {
 }
 
 impl FailureMessage {
+    /// The failure of this end that it makes, told by the peer of this name: about its path, or about it. Who was stopped is the
+    /// peer: here it is lost.
+    pub fn told_by(self, peer: &[u8]) -> Failure {
+        let Self { kind, subject, text } = self;
+        let kind = if kind == Kind::Interrupted { Kind::ConnectionLost } else { kind };
+        let subject = if subject.is_empty() { peer.to_vec() } else { [peer, b":", subject.as_slice()].concat() };
+        Failure { kind, subject, text }
+    }
+
     /// Its parts are as long as they may be, and it is of a kind that one end can tell another.
     fn is_allowed(&self) -> bool {
         self.kind != Kind::Unreachable && self.subject.len() <= PATH_BYTES_MAX && self.text.len() <= TEXT_BYTES_MAX
-    }
-}
-
-impl From<FailureMessage> for Failure {
-    fn from(message: FailureMessage) -> Self {
-        Self { kind: message.kind, subject: message.subject, text: message.text }
     }
 }
 
@@ -404,6 +407,18 @@ mod tests {
         check(&(ascii.clone() + "b"), TEXT_BYTES_MAX);
         check(&(ascii.clone() + "bc"), TEXT_BYTES_MAX);
         check(&(ascii + "\u{fc}"), TEXT_BYTES_MAX - 1);
+    }
+
+    #[test]
+    fn a_failure_is_told_as_the_peers_and_nobody_was_stopped_here() {
+        #[track_caller]
+        fn check(kind: Kind, subject: &[u8], want_kind: Kind, want_subject: &str) {
+            let told = FailureMessage { kind, subject: subject.into(), text: "text".into() }.told_by(b"nas:9000");
+            assert_eq!(told, Failure::about(want_kind, want_subject.as_bytes(), "text"));
+        }
+        check(Kind::Busy, b"/file", Kind::Busy, "nas:9000:/file");
+        check(Kind::Refused, b"", Kind::Refused, "nas:9000");
+        check(Kind::Interrupted, b"", Kind::ConnectionLost, "nas:9000");
     }
 
     fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {

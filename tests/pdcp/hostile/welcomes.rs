@@ -129,6 +129,8 @@ const INSTEAD: &[Instead] = &[
         12,
         "a Welcome was expected",
     ),
+    // Trigger: a server that says it was stopped. Damage: the client ended with 130, as if it had been. Cure: it is lost.
+    ("that it was stopped", |a| first(a, &failed(Kind::Interrupted, "is stopped there")), 10, "is stopped there"),
     ("a message that cannot be read", |a| first(a, &[4, 0, 0, 0, 9, 9, 9, 9]), 12, "cannot be read"),
     ("a message as long as can be", |a| first(a, &[0xff; 4]), 12, "too long"),
     ("half a message, and the end", |a| cut(first(a, &[4, 0, 0, 0, 1])), 43, "hung up"),
@@ -170,6 +172,10 @@ fn greeted_and(ambush: &Ambush, bytes: &[u8]) -> Held {
 fn in_the_clear() -> Vec<u8> {
     let hello = hello(Path::new("/file"), None);
     frame_message(&Message::Welcome(welcome(&hello, offer(Some(metadata(8 << 20)))))).to_vec()
+}
+
+fn failed(kind: Kind, text: &str) -> Vec<u8> {
+    frame_message(&Message::Failed(FailureMessage { kind, subject: Vec::new(), text: text.into() })).to_vec()
 }
 
 fn cut(held: Held) -> Held {
