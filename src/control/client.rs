@@ -86,8 +86,10 @@ impl Copying {
     async fn run(&mut self, watch: &mut dyn Watch, stopped: told::Receiver<Stop>) -> Result<(), Failure> {
         let mut result = self.attempt(watch, stopped.clone()).await;
         let (mut lost_at, mut pauses) = (Instant::now(), REDIAL_PAUSES_MS.into_iter());
-        // A session that was lost is dialled again, and goes on: what is there already is the next one's basis.
-        while let Some(failure) = result.as_ref().err().filter(|_| self.lost) {
+        // A session that was lost is dialled again, and goes on: what is there already is the next one's basis. Whatever else is
+        // told meanwhile is final.
+        let may_pass = |failure: &&Failure| matches!(failure.kind, Kind::ConnectionLost | Kind::Busy);
+        while let Some(failure) = result.as_ref().err().filter(may_pass).filter(|_| self.lost) {
             // A server that does not know yet that it was lost holds its target, and its place.
             let is_held = failure.kind == Kind::Busy && lost_at.elapsed() < Duration::from_millis(HELD_MS);
             let Some(pause_ms) = pauses.next().or(is_held.then_some(REDIAL_PAUSE_MS)) else { break };
@@ -118,7 +120,6 @@ impl Copying {
             // It never got as far as being driven.
             _ = tokio::task::spawn_blocking(move || target.abandon(false)).await;
         }
-        self.lost &= result.is_err();
         result
     }
 

@@ -367,10 +367,23 @@ fn a_target_that_a_lost_session_still_holds_is_waited_for() {
         let answers = [Kind::Busy; REDIAL_PAUSES_MS.len() + 2].into_iter().chain([Kind::Refused]);
         for kind in answers {
             let (mut control, _) = ambush.hello();
-            let failure = FailureMessage { kind, subject: Vec::new(), text: "by whom?".into() };
-            say(&mut control, &Message::Failed(failure));
+            _ = control.write_all(&failed(kind, "by whom?"));
             _ = rest(&mut control);
         }
     });
     check(&ran, 5, "by whom?");
+}
+
+/// Trigger: a lost session is dialled again, and its server says no. Damage: it was dialled three times more. Cure: what is
+/// final ends it.
+#[test]
+fn who_says_no_when_a_lost_session_is_dialled_again_is_dialled_no_more() {
+    let ran = lured_to(&Ambush::lay(), &["--plaintext"], true, |ambush| {
+        drop(ambush.take(|hello| welcome(hello, offer(None)), Vec::new()));
+        let (mut control, _) = ambush.hello();
+        _ = control.write_all(&failed(Kind::Refused, "not you"));
+        _ = rest(&mut control);
+    });
+    check(&ran, 5, "not you");
+    assert_eq!(ran.stderr.matches("dialling again").count(), 1, "{ran:?}");
 }
