@@ -16,8 +16,8 @@ use pdcp::limits::{
 use pdcp::method::Method;
 use pdcp::seal::{Cipher, Duplex, FrameNumber, SECRET_LEN, Seals, Secret, Side};
 use pdcp::wire::{
-    Beat, Begin, Committed, Frame, Hello, Message, Options, Proof, Scratch, Welcome, decode, encode, frame_message,
-    header, parse_message,
+    Beat, Begin, Committed, FailureMessage, Frame, Hello, Message, Options, Proof, Scratch, Welcome, decode, encode,
+    frame_message, header, parse_message,
 };
 use std::hint::black_box;
 
@@ -214,6 +214,6 @@ fn every_message() -> [(&'static str, Message); 8] {
         ("received", Message::Received),
         ("proof", Message::Proof(Proof { digest: [7; 32] })),
         ("committed", Message::Committed(Committed::default())),
-        ("failed", Message::Failed(failure.into())),
+        ("failed", Message::Failed(FailureMessage::new(failure, b""))),
     ]
 }

@@ -15,7 +15,7 @@ use crate::root::{NOTHING_WITHHELD, Root, Source, Target, TargetRequest, Wall, l
 use crate::seal::{Sealing, Side, has_aes};
 use crate::session::handshake::{Agreed, agree};
 use crate::session::{PROGRAM, Terms};
-use crate::wire::{Begin, Hello, Message, Options, Welcome};
+use crate::wire::{Begin, FailureMessage, Hello, Message, Options, Welcome};
 use crate::worker::inbox::Joined;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -151,7 +151,7 @@ impl Copying {
                 let name = last_name(&remote.path).unwrap_or_default().to_vec();
                 let opened = self.open_target(target.as_os_str().as_bytes().to_vec(), name, None).await;
                 if let Err(failure) = opened {
-                    return Err(refuse(connected.link, failure).await);
+                    return Err(refuse(connected.link, &remote.name(), failure).await);
                 }
                 self.drive_remotely(watch, stopped, plan, &remote, connected, None).await
             }
@@ -242,7 +242,7 @@ impl Copying {
         };
         let crew = match self.crew(watch, &plan, workers, &connections) {
             Ok(crew) => crew,
-            Err(failure) => return Err(refuse(link, failure).await),
+            Err(failure) => return Err(refuse(link, &remote.name(), failure).await),
         };
         let peer = Peer { link: &mut link, workers: welcome.workers.min(agreed.connections), at_once };
         let ending =
@@ -336,11 +336,13 @@ impl Copying {
             Err(error) => return Err(before_welcome(&error, link.is_greeted(), &peer)),
         };
         if let Err(error) = link.about_peer(|tls| identity.confirm(tls)) {
-            return Err(refuse(link, identity.explain(&error, &remote.host, port, &peer)).await);
+            return Err(refuse(link, &peer, identity.explain(&error, &remote.host, port, &peer)).await);
         }
         let agreed = match agree(&hello, &welcome) {
             Ok(agreed) => agreed,
-            Err(error) => return Err(refuse(link, Failure::about(Kind::Protocol, &peer, error.to_string())).await),
+            Err(error) => {
+                return Err(refuse(link, &peer, Failure::about(Kind::Protocol, &peer, error.to_string())).await);
+            }
         };
         watch.detail(&format!("the server is {}; stripes of {} MiB", welcome.program, welcome.stripe_bytes >> 20));
         self.learn(&hello, &welcome);
@@ -352,7 +354,7 @@ impl Copying {
         if missing > 0 {
             let text = format!("{missing} of {} data connections could not be made: {last_error}", agreed.connections);
             if seated.is_empty() {
-                return Err(refuse(link, Failure::about(Kind::ConnectionLost, &peer, text)).await);
+                return Err(refuse(link, &peer, Failure::about(Kind::ConnectionLost, &peer, text)).await);
             }
             watch.warn(&text);
         }
@@ -505,9 +507,9 @@ pub(super) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(call).await.expect("a blocking call does not panic")
 }
 
-/// Tells the server why it goes no further, and ends the link.
-async fn refuse(link: Link, failure: Failure) -> Failure {
-    link.send(&Message::Failed(failure.clone().into()));
+/// Tells the server of this name why it goes no further, and ends the link.
+async fn refuse(link: Link, peer: &[u8], failure: Failure) -> Failure {
+    link.send(&Message::Failed(FailureMessage::new(failure.clone(), peer)));
     link.close(GOODBYE_MS).await;
     failure
 }

@@ -32,7 +32,7 @@ use crate::root::{Root, Source, Target, TargetRequest, Withheld, raise_wall};
 use crate::seal::{Sealing, Side, has_aes};
 use crate::session::ProtocolError;
 use crate::session::handshake::{Offer, agree, check_hello, wanted_connections, welcome};
-use crate::wire::{Hello, Join, Message, Welcome};
+use crate::wire::{FailureMessage, Hello, Join, Message, Welcome};
 use crate::worker::inbox::Mailbox;
 use rustls::ServerConfig;
 use std::cell::RefCell;
@@ -334,7 +334,7 @@ impl Server {
                 Err(error) => Err(Failure::about(Kind::Refused, &name, error.to_string())),
             };
             if let Err(failure) = &result {
-                link.send(&Message::Failed(failure.clone().into()));
+                link.send(&Message::Failed(FailureMessage::new(failure.clone(), &name)));
             }
             self.count.send_modify(|count| count.ended += 1);
             telling.tell(result);
@@ -346,7 +346,7 @@ impl Server {
                 |error| Failure::new(error.kind(), error.to_string()),
                 |_| Failure::new(Kind::Protocol, "a Hello was expected"),
             );
-            link.send(&Message::Failed(failure.clone().into()));
+            link.send(&Message::Failed(FailureMessage::new(failure.clone(), &name)));
             // Who says nothing, or goes away, is nobody.
             if matches!(failure.kind, Kind::Protocol | Kind::Refused) {
                 self.refused(peer, began, failure);

@@ -314,7 +314,8 @@ impl Course {
             return;
         }
         if tell {
-            self.actions.push_back(Action::Send(Message::Failed(FailureMessage::from(failure.clone()))));
+            let told = FailureMessage::new(failure.clone(), &self.start.peer);
+            self.actions.push_back(Action::Send(Message::Failed(told)));
         }
         self.failure = Some(failure);
         self.state = State::Failing;

@@ -63,7 +63,7 @@ fn a_session_that_has_failed_marks_nothing_any_more() {
     // Two workers: one has failed, the other has its first write ready. The untouched target lost its time.
     let mut story = Story::of(Role::Target);
     let failure = Failure::new(Kind::Source, "cannot be read");
-    let told = Action::Send(Message::Failed(FailureMessage::from(failure.clone())));
+    let told = Action::Send(Message::Failed(FailureMessage::new(failure.clone(), b"peer")));
     story.tell(Event::Failed(failure.clone()), &[told, Action::StopWorkers]);
     story.tell(Event::WantsToWrite, &[]);
     story.tell(Event::WorkerEnded, &[Action::End(Err(failure))]);

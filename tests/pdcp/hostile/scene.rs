@@ -214,6 +214,7 @@ impl Attack {
         match (self.end, peer.hear_failure()) {
             (End::Fails(code, says), Some(failure)) => {
                 assert_eq!(failure.kind.exit_code(), code, "{failure:?}");
+                assert!(!failure.subject.starts_with(b"127.0.0.1"), "the peer's own address: {failure:?}");
                 assert!(failure.text.contains(says), "{failure:?}");
             }
             (End::Fails(10 | 43, _), None) => {} // who has cut control, or has failed himself, is told nothing
@@ -270,6 +271,8 @@ impl Attack {
             End::Fails(code, says) => {
                 assert_eq!(ran.code, Some(code.into()), "{ran:?}");
                 assert!(ran.stderr.contains(says), "{ran:?}");
+                let about_us = told.as_ref().is_some_and(|failure| failure.subject.starts_with(b"127.0.0.1"));
+                assert!(!about_us, "the peer's own name: {told:?}");
                 let code = told.map_or(code, |failure| failure.kind.exit_code());
                 assert_eq!(ran.code, Some(code.into()), "told another reason");
             }
