@@ -130,7 +130,7 @@ fn line(record: &Record) -> String {
     let (done, failure) = (record.outcome.as_ref().ok(), record.outcome.as_ref().err());
     let request = record.request.as_ref();
     let line = Line {
-        r#type: if record.key.is_some() { "session" } else { "refused" },
+        r#type: if request.is_some() { "session" } else { "refused" },
         schema: SCHEMA,
         began: humantime::format_rfc3339_millis(record.began).to_string(),
         elapsed_seconds: record.elapsed.as_secs_f64(),

@@ -18,9 +18,9 @@ pub struct Record {
     pub elapsed: Duration,
     /// Who called; an IPv4 address as such.
     pub peer: SocketAddr,
-    /// The key that the peer has proved to have. `None`: it was not let in.
+    /// The key that the peer has proved to have. `None`: it has not.
     pub key: Option<Fingerprint>,
-    /// What it asked for. `None`: it did not get so far.
+    /// What it asked for. `None`: it was not let in.
     pub request: Option<Request>,
     /// What kept others from what went over the network. `None`: it did not get so far.
     pub sealing: Option<Sealing>,

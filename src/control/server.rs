@@ -215,7 +215,7 @@ struct Telling<'a> {
     server: &'a Server,
     peer: SocketAddr,
     began: Instant,
-    key: Option<Fingerprint>,
+    key: Fingerprint,
     request: Request,
     sealing: Option<Sealing>,
     is_told: bool,
@@ -227,7 +227,7 @@ impl Telling<'_> {
     }
 
     fn tell_once(&mut self, result: Result<Done, Failure>) {
-        let (key, request, sealing) = (self.key, Some(self.request.clone()), self.sealing);
+        let (key, request, sealing) = (Some(self.key), Some(self.request.clone()), self.sealing);
         self.server.teller.session(Record { key, request, sealing, ..Record::new(self.peer, self.began, result) });
         self.is_told = true;
     }
@@ -299,7 +299,7 @@ impl Server {
             Err(NoSeat::Unproven) => {
                 self.door.blame(Origin::from(peer.ip()));
                 let text = "a data connection has not proved that it belongs to its session";
-                return self.refused(peer, began, Failure::new(Kind::Refused, text));
+                return self.refused(peer, began, None, Failure::new(Kind::Refused, text));
             }
             Err(NoSeat::Unknown | NoSeat::Taken) => return,
         };
@@ -318,44 +318,63 @@ impl Server {
         let origin = stranger.origin;
         let mut stranger = Some(stranger); // for as long as nothing else bounds how many there are
         let _running = Running::enter(self);
-        if let Ok(Message::Hello(hello)) = said {
-            let grant = link.about_peer(|tls| self.identity.grant(tls, peer.ip().to_canonical()));
-            let key = grant.as_ref().ok().map(|grant| grant.fingerprint);
-            let request = Request::from(&hello);
-            let mut telling = Telling { server: self, peer, began, key, request, sealing: None, is_told: false };
-            let result = match grant {
-                Ok(grant) => match self.let_in(&hello, &name, &grant, origin) {
-                    Ok(inside) => {
-                        stranger = None;
-                        self.session(&mut link, &hello, &name, &grant, inside, &mut telling).await
+        match said {
+            Ok(Message::Hello(hello)) => {
+                match link.about_peer(|tls| self.identity.grant(tls, peer.ip().to_canonical())) {
+                    Ok(grant) => self.visit(&mut link, peer, began, &hello, &grant, &mut stranger).await,
+                    Err(denied) => {
+                        let told = Failure::new(Kind::Refused, "does not let this user in; who runs it can say why");
+                        link.send(&Message::Failed(FailureMessage::new(told, &name)));
+                        self.refused(peer, began, denied.key, Failure::about(Kind::Refused, &name, denied.text));
                     }
-                    Err(failure) => Err(failure),
-                },
-                Err(error) => Err(Failure::about(Kind::Refused, &name, error.to_string())),
-            };
-            if let Err(failure) = &result {
+                }
+            }
+            said => {
+                if matches!(&said, Err(LinkError::Tls(error)) if error.is_failed_proof()) {
+                    self.door.blame(origin);
+                }
+                let failure = said.map_or_else(
+                    |error| Failure::new(error.kind(), error.to_string()),
+                    |_| Failure::new(Kind::Protocol, "a Hello was expected"),
+                );
                 link.send(&Message::Failed(FailureMessage::new(failure.clone(), &name)));
-            }
-            self.count.send_modify(|count| count.ended += 1);
-            telling.tell(result);
-        } else {
-            if matches!(&said, Err(LinkError::Tls(error)) if error.is_failed_proof()) {
-                self.door.blame(origin);
-            }
-            let failure = said.map_or_else(
-                |error| Failure::new(error.kind(), error.to_string()),
-                |_| Failure::new(Kind::Protocol, "a Hello was expected"),
-            );
-            link.send(&Message::Failed(FailureMessage::new(failure.clone(), &name)));
-            // Who says nothing, or goes away, is nobody.
-            if matches!(failure.kind, Kind::Protocol | Kind::Refused) {
-                self.refused(peer, began, failure);
+                // Who says nothing, or goes away, is nobody.
+                if matches!(failure.kind, Kind::Protocol | Kind::Refused) {
+                    self.refused(peer, began, None, failure);
+                }
             }
         }
         match stranger {
             Some(stranger) => _ = stranger.patience(link.close(GOODBYE_MS)).await,
             None => _ = link.close(GOODBYE_MS).await,
         }
+    }
+
+    /// A client that may have a session has one, if there is room.
+    async fn visit(
+        &self,
+        link: &mut Link,
+        peer: SocketAddr,
+        began: Instant,
+        hello: &Hello,
+        grant: &Grant,
+        stranger: &mut Option<Stranger>,
+    ) {
+        let name = peer_name(peer);
+        let (key, request) = (grant.fingerprint, Request::from(hello));
+        let mut telling = Telling { server: self, peer, began, key, request, sealing: None, is_told: false };
+        let result = match self.let_in(hello, &name, grant, Origin::from(peer.ip())) {
+            Ok(inside) => {
+                *stranger = None;
+                self.session(link, hello, &name, grant, inside, &mut telling).await
+            }
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = &result {
+            link.send(&Message::Failed(FailureMessage::new(failure.clone(), &name)));
+        }
+        self.count.send_modify(|count| count.ended += 1);
+        telling.tell(result);
     }
 
     /// Whether there is room for what this client wants.
@@ -367,9 +386,9 @@ impl Server {
         Ok((visit, self.room.take(wanted, random()).ok_or_else(full)?))
     }
 
-    /// Somebody was not let in.
-    fn refused(&self, peer: SocketAddr, began: Instant, failure: Failure) {
-        self.teller.refused(Record::new(peer, began, Err(failure)));
+    /// Somebody was not let in, who may have proved to have this key.
+    fn refused(&self, peer: SocketAddr, began: Instant, key: Option<Fingerprint>, failure: Failure) {
+        self.teller.refused(Record { key, ..Record::new(peer, began, Err(failure)) });
     }
 
     /// What it came to.

@@ -66,6 +66,15 @@ pub struct Grant {
     pub sessions_max: Option<u32>,
 }
 
+/// Why a client may do nothing at all. It is for who runs the server: the client is told no more than that it is refused.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Denied {
+    /// The key that the client has proved to have.
+    pub key: Option<Fingerprint>,
+    /// Why, in a sentence about it.
+    pub text: String,
+}
+
 impl Grant {
     /// The same for whoever opens files.
     pub(super) fn access(&self) -> Access {
@@ -107,17 +116,18 @@ impl ServerIdentity {
     /// are ours.
     ///
     /// # Errors
-    /// Where it may do nothing at all; it is to be told no more than that it is refused.
-    pub fn grant(&self, tls: &CommonState, address: IpAddr) -> Result<Grant, HandshakeError> {
-        let key = tls::peer_key(tls)?;
+    /// Where it may do nothing at all.
+    pub fn grant(&self, tls: &CommonState, address: IpAddr) -> Result<Grant, Denied> {
+        let key = tls::peer_key(tls).map_err(|error| Denied { key: None, text: error.to_string() })?;
         let fingerprint = key.fingerprint();
+        let denied = |text: String| Err(Denied { key: Some(fingerprint), text });
         match self.authorized.find(key) {
             Some(guest) if guest.may_come_from(address) => Ok(guest.grant()),
-            Some(_) => Err(HandshakeError::Elsewhere(fingerprint)),
+            Some(_) => denied("its key may not come from this address".into()),
             None if self.keys.public.iter().any(|own| own.client == key) => {
                 Ok(Grant { fingerprint, root: None, read_only: false, no_delete: false, sessions_max: None })
             }
-            None => Err(HandshakeError::Stranger(Some(fingerprint))),
+            None => denied(HandshakeError::Stranger(Some(fingerprint)).to_string()),
         }
     }
 
@@ -190,7 +200,7 @@ impl ClientIdentity {
                 );
                 (Kind::Refused, text)
             }
-            HandshakeError::Refused | HandshakeError::Elsewhere(_) => {
+            HandshakeError::Refused => {
                 let text = format!(
                     "the server does not accept this user's key {own}; copy the server's key file to {path}, or put what \
                      'pdcp --keygen --public' prints here into {AUTHORIZED_KEYS} beside it, and start the server again"

@@ -32,8 +32,6 @@ pub enum HandshakeError {
     Stranger(Option<Fingerprint>),
     /// The peer has shown a key, and not proven that it is its own.
     Unproven,
-    /// The client has shown a key that is known, but may not come from its address.
-    Elsewhere(Fingerprint),
     /// The peer does not accept our key.
     Refused,
     /// The peer speaks TLS, but not this protocol, or another version of it.
@@ -50,7 +48,6 @@ impl fmt::Display for HandshakeError {
             Self::Stranger(Some(fingerprint)) => write!(f, "its key {fingerprint} is not known here"),
             Self::Stranger(None) => f.write_str("it has shown no key of the right kind"),
             Self::Unproven => f.write_str("it has not proven that the key it has shown is its own"),
-            Self::Elsewhere(fingerprint) => write!(f, "its key {fingerprint} may not come from this address"),
             Self::Refused => f.write_str("it does not accept this user's key"),
             Self::Version => f.write_str("it speaks another version of the protocol, or another protocol over TLS"),
             Self::NotTls => f.write_str("it does not speak TLS; is it another program, or an older pdcp?"),

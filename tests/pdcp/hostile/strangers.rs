@@ -7,8 +7,10 @@ use super::victim::{Client, PATIENCE, Server};
 use super::welcomes::{check, lured_to};
 use crate::rig::key_file;
 use pdcp::control::identity::keygen;
+use pdcp::limits::REFUSED_LINES_BURST;
 use pdcp::wire::{Message, frame_message};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -76,6 +78,37 @@ fn a_client_says_nothing_to_a_server_with_another_key() {
         check(&ran, 5, "the server has another key than this user's");
         check(&ran, 5, "another user started it");
     }
+}
+
+/// Trigger: a key is used where its line does not allow it (`from=`). Damage: each call had a line of the log, without a bound
+/// and without the key, and the caller was told what the line says. Cure: he is one of those who are not let in.
+#[test]
+fn a_key_that_comes_from_elsewhere_is_told_little_and_its_lines_are_bounded() {
+    const CALLS: u32 = REFUSED_LINES_BURST + 20;
+    let (server_home, server_key) = stranger(None);
+    let log = server_home.path().join("log");
+    let (guest_home, guest_key) = stranger(None);
+    let line = format!("{} from=10.0.0.0/8\n", keygen(Some(&guest_key), true).unwrap());
+    std::fs::write(server_home.path().join("authorized_keys"), line).unwrap();
+    let server = Server::start_with(&server_key, &["-c", "1", "--audit-log", log.to_str().unwrap()]);
+    let known = format!("127.0.0.1:{} {}\n", server.address.port(), keygen(Some(&server_key), true).unwrap());
+    std::fs::write(guest_home.path().join("known_servers"), known).unwrap();
+    for _ in 0..CALLS {
+        let mut control = Control::dial(call(server.address), &guest_key).unwrap();
+        control.write_all(&frame_message(&Message::Hello(hello(Path::new("/x"), None)))).unwrap();
+        let Some(Message::Failed(failure)) = hear_from(&mut control) else { panic!("not told") };
+        assert_eq!(failure.text, "does not let this user in; who runs it can say why");
+        assert_eq!((failure.kind.exit_code(), failure.subject), (5, Vec::new()));
+    }
+    server.assert_tells(&["its key may not come from this address"]);
+    server.stop();
+    let lines: Vec<Value> =
+        std::fs::read_to_string(&log).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (refused, missing): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["type"] == "refused");
+    assert!(refused.iter().all(|line| line["key"].is_string() && line["path"].is_null()), "{lines:?}");
+    let counted: u64 = missing.iter().map(|line| line["count"].as_u64().unwrap()).sum();
+    assert!(counted > 0, "{lines:?}");
+    assert_eq!(refused.len() as u64 + counted, u64::from(CALLS));
 }
 
 /// A connection from this address of this host. The server listens on another.

@@ -113,7 +113,7 @@ fn secrets<const N: usize>() -> [Secret; N] {
     std::array::from_fn(|_| Secret::random())
 }
 
-fn lets_in(client: &Home, server: &Home, address: &str) -> Result<Grant, HandshakeError> {
+fn lets_in(client: &Home, server: &Home, address: &str) -> Result<Grant, Denied> {
     let mut meeting = meet(client, server);
     assert_eq!((meeting.client_error.clone(), meeting.server_error.clone()), (None, None));
     assert_eq!(meeting.heard(), (true, true));
@@ -199,7 +199,9 @@ fn a_guest_gets_in_with_the_conditions_of_its_line() {
         assert_eq!(lets_in(&client, &server, address), Ok(want.clone()));
     }
     for address in ["11.1.2.3", "::1", "::ffff:11.1.2.3"] {
-        assert_eq!(lets_in(&client, &server, address), Err(HandshakeError::Elsewhere(key.fingerprint())));
+        let denied = lets_in(&client, &server, address).unwrap_err();
+        assert_eq!(denied.key, Some(key.fingerprint()));
+        assert!(denied.text.contains("from this address"), "{denied:?}");
     }
 }
 
@@ -314,7 +316,7 @@ fn another_protocol_or_none_is_not_ours() {
         // TLS itself lets through who names no protocol; we do not.
         assert_eq!(home.client().confirm(&meeting.client), Err(HandshakeError::Version));
         let grant = home.server().grant(&meeting.server, "::1".parse().unwrap());
-        assert_eq!(grant, Err(HandshakeError::Version));
+        assert_eq!(grant, Err(Denied { key: None, text: HandshakeError::Version.to_string() }));
     }
     use HandshakeError::Version;
     check(|client, _, _| client.alpn_protocols = vec![b"pdcp/2".to_vec()], Some(Version), Some(Version));
