@@ -212,7 +212,7 @@ pub const SESSIONS_MAX: usize = PAYLOAD_BUFFERS;
 pub const HELLO_MS: u64 = 10_000;
 /// From connect to Welcome: the server may wait [`LOCK_MS`] for the target's lock before it answers.
 pub const WELCOME_MS: u64 = 30_000;
-/// To reach the server at all.
+/// To reach the server at all, by whichever of its addresses.
 pub const CONNECT_MS: u64 = 15_000;
 /// A session starts with the connections that joined within this time.
 pub const JOIN_MS: u64 = 10_000;

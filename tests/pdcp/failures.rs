@@ -266,6 +266,7 @@ fn a_server_that_cannot_be_reached_is_35_and_the_command_that_is_missing_is_show
     let nobody = crate::rig::run(&["--json", "x.invalid:9000:/x", "new"]);
     nobody.ends_with(35);
     nobody.tells("x.invalid");
+    nobody.tells("failed to lookup address information: "); // and why
 }
 
 /// A server that says this to everybody, and then nothing.
