@@ -315,6 +315,7 @@ impl Copying {
         let identity = ClientIdentity::load(self.config.key_file.as_deref())?;
         let (host, port) = (remote.host.clone(), remote.port);
         let socket = link::detached(move || dial::connect(&host, port)).await;
+        let socket = socket.unwrap_or_else(|error| Err(format!("no thread to reach it by: {error}")));
         let socket = socket.map_err(|text| Failure::about(Kind::Unreachable, &peer, text))?;
         let address =
             socket.peer_addr().map_err(|error| Failure::about(Kind::Unreachable, &peer, error.to_string()))?;
@@ -359,7 +360,7 @@ impl Copying {
             watch.warn(&text);
         }
         // Looked for only where it can be: the server does the same.
-        let neighbours = same_host && link::detached(move || neighbour::meet(&secret)).await;
+        let neighbours = same_host && link::detached(move || neighbour::meet(&secret)).await.unwrap_or(false);
         let sealing = Sealing::agreed(welcome.cipher, !neighbours);
         watch.detail(&match sealing {
             Sealing::Sealed(_) => format!("sealed with {}", sealing.name()),

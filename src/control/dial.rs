@@ -65,7 +65,7 @@ pub(super) async fn join(
     let mut joined = Vec::with_capacity(dialled.len());
     let mut last_error = String::new();
     for socket in dialled {
-        match socket.await {
+        match socket.await.flatten() {
             Ok(seated) => joined.push(seated),
             Err(error) => last_error = error.to_string(),
         }
@@ -145,6 +145,32 @@ mod tests {
         assert_eq!(reached.peer_addr().unwrap(), somebody);
         assert!(began.elapsed() < 5 * patience, "{:?}", began.elapsed());
         assert!(first_that_answers(&[], patience).is_err());
+    }
+
+    /// Trigger: `--connections 128` where there may be few processes (`ulimit -u`, pids.max). Damage: a panic, and no summary.
+    /// Cure: without a thread there is one connection less.
+    #[test]
+    fn a_connection_without_a_thread_is_one_that_was_not_made() {
+        let (server, _, _held) = silent();
+        let secret = Secret::new([1; crate::seal::SECRET_LEN]);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let join = || {
+            refuse_threads();
+            runtime.block_on(join(server, [2; 16], &secret, 3))
+        };
+        let (joined, error) = std::thread::scope(|scope| scope.spawn(join).join()).unwrap();
+        assert_eq!(joined.len(), 0);
+        assert!(error.contains("temporarily unavailable"), "{error}");
+    }
+
+    /// This thread can make no other any more.
+    fn refuse_threads() {
+        use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+        const CLONE3: i64 = 435; // on every architecture
+        let (allow, refuse) = (SeccompAction::Allow, SeccompAction::Errno(11)); // EAGAIN
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        let filter = SeccompFilter::new([(CLONE3, Vec::new())].into(), allow, refuse, arch).unwrap();
+        apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
     }
 
     /// An address that answers no connection, as long as its sockets are held.

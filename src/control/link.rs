@@ -50,11 +50,16 @@ pub(super) fn spawn(task: impl Future<Output = ()> + 'static) {
 }
 
 /// Begins a blocking call on a thread that nobody has to wait for, as the end of a runtime waits for its own: who is told to
-/// stop awaits neither a name nor a host that does not answer.
-pub(super) fn detached<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = T> {
+/// stop awaits neither a name nor a host that does not answer. An error where there may be no more threads.
+pub(super) fn detached<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> impl Future<Output = io::Result<T>> {
     let (tell, told) = oneshot::channel();
-    std::thread::spawn(move || tell.send(call()));
-    async { told.await.expect("a blocking call does not panic") }
+    let thread = std::thread::Builder::new().spawn(move || tell.send(call()));
+    async {
+        thread?;
+        Ok(told.await.expect("a blocking call does not panic"))
+    }
 }
 
 /// Why a link is of no more use.
@@ -550,7 +555,7 @@ mod tests {
         let first = run(async {
             tokio::select! {
                 biased;
-                () = detached(call) => "the call",
+                _ = detached(call) => "the call",
                 () = tokio::task::yield_now() => "the end",
             }
         });

@@ -77,7 +77,8 @@ async fn listen_and_serve(config: ServeConfig, watch: Box<dyn Watch + Send>) -> 
     if !crew.all_behind(wall) {
         return Err(Failure::new(Kind::Other, format!("workers are not as confined as they should be: {wall}")));
     }
-    let teller = Teller::start(watch, audit);
+    let no_thread = |error| Failure::new(Kind::Other, format!("no thread to tell of anything: {error}"));
+    let teller = Teller::start(watch, audit).map_err(no_thread)?;
     teller.warn(config.access.start_line(&config.served, config.run_as.as_deref()));
     second_walls(&root, wall, plan.restricted).into_iter().for_each(|line| teller.detail(line));
     let mib = (u64::from(plan.count) * WORKER_BUFFER_BYTES as u64) >> 20;

@@ -2,6 +2,8 @@
 //! is an error and not our end.
 
 use std::io;
+use std::sync::mpsc::sync_channel;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 const SIGXFSZ: i32 = 25;
@@ -25,19 +27,23 @@ impl Signals {
     /// Has them heeded by a thread that lives as long as the process, whatever else is kept waiting: by a terminal that is
     /// stopped, for one.
     pub(super) fn each(mut heed: impl FnMut(i32) + Send + 'static) -> io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        // Taken here and not by the thread, which runs when it is its turn.
-        let mut signals = {
-            let _runtime = runtime.enter();
-            Self::new()?
-        };
-        std::thread::spawn(move || {
+        let (hand, handed) = sync_channel::<(Runtime, Self)>(1);
+        // First, as there may be no thread, and who is inside a runtime must not drop another one.
+        std::thread::Builder::new().spawn(move || {
+            let Ok((runtime, mut signals)) = handed.recv() else { return };
             runtime.block_on(async {
                 loop {
                     heed(signals.next().await);
                 }
             });
-        });
+        })?;
+        let runtime = Builder::new_current_thread().enable_io().build()?;
+        // Taken here and not by the thread, which runs when it is its turn.
+        let signals = {
+            let _runtime = runtime.enter();
+            Self::new()?
+        };
+        _ = hand.send((runtime, signals));
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use super::audit::Audit;
 use super::{Record, Watch};
 use crate::limits::{REFUSED_LINES_BURST, REFUSED_LINES_MS, TELL_COUNTS_MS, TELL_MS, TOLD_MAX};
 use std::cell::RefCell;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,16 +45,19 @@ pub(super) struct Teller {
 
 impl Teller {
     /// Its thread has the rights and confinements that this one has now.
-    pub(super) fn start(watch: Box<dyn Watch + Send>, audit: Option<Audit>) -> Self {
+    ///
+    /// # Errors
+    /// Where there may be no more threads.
+    pub(super) fn start(watch: Box<dyn Watch + Send>, audit: Option<Audit>) -> io::Result<Self> {
         let (queue, news) = sync_channel(TOLD_MAX);
         let (ends, ended) = sync_channel(0);
         let untold = Arc::<Untold>::default();
         let desk = Desk { news, untold: Arc::clone(&untold), watch, audit };
-        std::thread::spawn(move || {
+        std::thread::Builder::new().spawn(move || {
             desk.work();
             drop(ends);
-        });
-        Self { queue, untold, allowance: RefCell::new(Allowance::new(Instant::now())), ended }
+        })?;
+        Ok(Self { queue, untold, allowance: RefCell::new(Allowance::new(Instant::now())), ended })
     }
 
     pub(super) fn warn(&self, line: impl Into<String>) {

@@ -84,10 +84,10 @@ impl Meter {
     }
 }
 
-/// Starts the thread that shows the latest when it is rung for, until the bell is dropped.
+/// Starts the thread that shows the latest when it is rung for, until the bell is dropped. Without one nothing is shown.
 fn draw(face: Arc<Mutex<Face>>, latest: Arc<Mutex<Option<Progress>>>) -> SyncSender<()> {
     let (bell, rung) = sync_channel(1);
-    std::thread::spawn(move || {
+    _ = std::thread::Builder::new().spawn(move || {
         while rung.recv().is_ok() {
             let mut face = lock(&face);
             let progress = lock(&latest).take();

@@ -3,11 +3,13 @@
 //!
 //! How a copy is cut midway is in `stopping`.
 
+use crate::rig::sandbox::{CLONE3, EAGAIN, ENOSYS, THREAD, refusing};
 use crate::rig::{KIB, MIB, Part, Process, Rig, Run, Server, Valve, Way, assert_equal, bytes, ends, is_root, key_file};
-use crate::rig::{Loop, mtime, state};
+use crate::rig::{Loop, mtime, pdcp, state};
 use pdcp::limits::SESSIONS_MAX;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -267,6 +269,22 @@ fn a_server_that_cannot_be_reached_is_35_and_the_command_that_is_missing_is_show
     nobody.ends_with(35);
     nobody.tells("x.invalid");
     nobody.tells("failed to lookup address information: "); // and why
+}
+
+/// Trigger: no more processes are allowed (`ulimit -u`, pids.max). Damage: a panic instead of a word, and no summary.
+#[test]
+fn who_may_make_no_thread_says_so() {
+    let rig = Rig::in_memory();
+    let (source, target) = (rig.make("source", &SOURCE), rig.path("new"));
+    for arguments in [[source.as_os_str(), target.as_os_str()], ["--serve", "127.0.0.1:0"].map(OsStr::new)] {
+        let mut command = pdcp(&[&[OsStr::new("--json")], &arguments[..]].concat());
+        let run = refusing(&[CLONE3], ENOSYS, || refusing(&[THREAD], EAGAIN, || command.output().unwrap()));
+        let [stdout, stderr] = [run.stdout, run.stderr].map(|said| String::from_utf8(said).unwrap());
+        let run = Run { code: run.status.code().unwrap(), stdout, stderr, shown: format!("{command:?}") };
+        run.ends_with(1);
+        run.tells("temporarily unavailable");
+        assert!(!run.stderr.contains("panicked"), "{run}");
+    }
 }
 
 /// A server that says this to everybody, and then nothing.

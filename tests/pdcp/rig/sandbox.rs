@@ -6,6 +6,7 @@ use seccompiler::{
 };
 
 pub(crate) const EPERM: u32 = 1;
+pub(crate) const EAGAIN: u32 = 11;
 pub(crate) const ENOSYS: u32 = 38;
 
 /// A call, by its number, which these have on every architecture; perhaps only with one value of one argument.
@@ -16,6 +17,11 @@ pub(crate) const OPENAT2: Refused = (437, None);
 pub(crate) const LANDLOCK: Refused = (444, None);
 /// `io_uring_register` with `IORING_REGISTER_RESTRICTIONS`.
 pub(crate) const RING_RESTRICTIONS: Refused = (427, Some((1, 11)));
+
+/// `clone3`, without which the C library takes `clone`.
+pub(crate) const CLONE3: Refused = (435, None);
+/// `clone`, which differs, with the flags by which the C library makes a thread.
+pub(crate) const THREAD: Refused = (if cfg!(target_arch = "x86_64") { 56 } else { 220 }, Some((0, 0x003d_0f00)));
 
 /// Starts something that is refused these calls with this error, and so is what it starts.
 pub(crate) fn refusing<T: Send>(calls: &[Refused], errno: u32, start: impl FnOnce() -> T + Send) -> T {
