@@ -163,7 +163,7 @@ struct Typed {
     #[arg(long, help_heading = "Writing", conflicts_with = "serve")]
     no_fsync: bool,
 
-    /// TCP connections, 1 to 128 [default: as many as workers, at most 32]; with --serve: most of one client [default: 128]
+    /// TCP connections, 1 to 128 [default: as many as workers, at most 32]; with --serve: most of one session [default: 128]
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Speed")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(CONNECTIONS_MAX)))]
     connections: Option<u32>,

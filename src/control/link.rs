@@ -276,7 +276,8 @@ impl Link {
         self.tls.borrow().challenge.is_some()
     }
 
-    /// Whether the peer is on this host, as far as can be told; for people.
+    /// Whether both ends have the same address, so that there is no network between them: stripes are dealt for that, and no
+    /// network is held to limit the copy.
     pub(super) fn is_one_host(&self) -> bool {
         is_one_host(&self.socket).unwrap_or(false)
     }

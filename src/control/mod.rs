@@ -251,7 +251,7 @@ pub struct Summary {
     pub sealing: Option<Sealing>,
     /// It was a benchmark, and this is what it leaves of its target. `None`: a copy, or a benchmark that has not come so far.
     pub aftermath: Option<Aftermath>,
-    /// From the start of the program.
+    /// From the start of the copy, or of a benchmark or a server as a whole.
     pub elapsed_seconds: f64,
     /// What limited it, if anything stands out.
     pub limit: Option<Limit>,

@@ -1,7 +1,8 @@
 //! Files of our own, in which no peer has a word: keys, lists of keys, the audit log.
 //!
 //! A file is judged by its open descriptor, never by its name, so nobody changes it between look and use; and so is its
-//! directory, where others could take it away or put theirs in its place. Links are not followed.
+//! directory, where others could take it away or put theirs in its place. A link in the file's place is refused; those on
+//! the way to it are followed, as who typed the path meant them.
 
 use crate::completion::Errno as Cause;
 use crate::failure::{Failure, Kind};

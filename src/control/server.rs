@@ -183,8 +183,9 @@ struct Server {
     connections_max: u32,
     mailboxes: Vec<Mailbox<Ring>>,
     cores: Vec<u32>,
-    /// Of sessions that were welcomed.
+    /// Files of our own.
     withheld: Withheld,
+    /// Of sessions that were welcomed.
     seats: RefCell<Seats<Seated>>,
     /// Some seat was settled.
     arrived: Notify,
