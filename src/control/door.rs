@@ -4,7 +4,7 @@
 //! remembered. One address cannot fill the door: who holds most of it makes room. Silence costs its place and nothing
 //! else; a failed proof costs its address some seconds, unless somebody of that address is in.
 
-use super::identity::{Fingerprint, Grant};
+use super::identity::{Grant, RoleKey};
 use crate::failure::{Failure, Kind};
 use crate::limits::{HELLO_MS, PENALTIES_MAX, PENALTY_FORGOTTEN_MS, PENALTY_MS_MAX, PENALTY_MS_MIN, STRANGERS_MAX};
 use std::cell::{Cell, RefCell};
@@ -43,7 +43,7 @@ pub(super) struct Door {
     /// One of them has gone.
     left: Notify,
     penalties: RefCell<HashMap<Origin, Penalty>>,
-    guests: RefCell<Vec<(Fingerprint, Origin)>>,
+    guests: RefCell<Vec<(RoleKey, Origin)>>,
 }
 
 /// What an address has to wait that has failed to prove who it is.
@@ -120,11 +120,11 @@ impl Door {
     /// Lets one more session of this key in, if it may have one.
     pub(super) fn admit(self: &Rc<Self>, grant: &Grant, origin: Origin) -> Result<Visit, Failure> {
         let mut guests = self.guests.borrow_mut();
-        let count = guests.iter().filter(|(guest, _)| *guest == grant.fingerprint).count();
+        let count = guests.iter().filter(|(guest, _)| *guest == grant.key).count();
         if grant.sessions_max.is_some_and(|most| count >= most as usize) {
             return Err(Failure::new(Kind::Busy, "this key has as many sessions as it may have; try again later"));
         }
-        let inside = (grant.fingerprint, origin);
+        let inside = (grant.key, origin);
         guests.push(inside);
         Ok(Visit { door: Rc::clone(self), inside })
     }
@@ -192,7 +192,7 @@ impl Drop for Stranger {
 #[derive(Debug)]
 pub(super) struct Visit {
     door: Rc<Door>,
-    inside: (Fingerprint, Origin),
+    inside: (RoleKey, Origin),
 }
 
 impl Drop for Visit {
@@ -267,13 +267,8 @@ mod tests {
             let last = door.penalty(guilty).unwrap();
             assert!(first < last && last <= Instant::now() + Duration::from_millis(PENALTY_MS_MAX));
             assert_eq!(door.penalty(other), None);
-            let grant = Grant {
-                fingerprint: Fingerprint([7; 8]),
-                root: None,
-                read_only: false,
-                no_delete: false,
-                sessions_max: Some(1),
-            };
+            let key = RoleKey([7; 32]);
+            let grant = Grant { key, root: None, read_only: false, no_delete: false, sessions_max: Some(1) };
             let guest = door.admit(&grant, guilty).unwrap();
             assert_eq!(door.penalty(guilty), None);
             assert_eq!(door.admit(&grant, other).unwrap_err().kind, Kind::Busy);

@@ -363,7 +363,7 @@ impl Server {
         stranger: &mut Option<Stranger>,
     ) {
         let name = peer_name(peer);
-        let (key, request) = (grant.fingerprint, Request::from(hello));
+        let (key, request) = (grant.key.fingerprint(), Request::from(hello));
         let mut telling = Telling { server: self, peer, began, key, request, sealing: None, is_told: false };
         let result = match self.let_in(hello, &name, grant, Origin::from(peer.ip())) {
             Ok(inside) => {

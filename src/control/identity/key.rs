@@ -141,7 +141,7 @@ impl Secret {
 
 /// The Ed25519 public key of somebody in one role: what is presented and pinned in a handshake.
 #[derive(Clone, Copy, Eq, Hash, PartialEq)]
-pub struct RoleKey([u8; ROLE_KEY_LEN]);
+pub struct RoleKey(pub(in crate::control) [u8; ROLE_KEY_LEN]);
 
 impl fmt::Debug for RoleKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

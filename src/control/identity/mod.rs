@@ -54,8 +54,8 @@ pub struct ClientIdentity {
 /// What an authenticated client may do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Grant {
-    /// Whose key it is, for logs and for counting sessions.
-    pub fingerprint: Fingerprint,
+    /// Whose it is.
+    pub key: RoleKey,
     /// The directory that the client sees as `/`, within what the server serves.
     pub root: Option<PathBuf>,
     /// It may write nothing.
@@ -125,7 +125,7 @@ impl ServerIdentity {
             Some(guest) if guest.may_come_from(address) => Ok(guest.grant()),
             Some(_) => denied("its key may not come from this address".into()),
             None if self.keys.public.iter().any(|own| own.client == key) => {
-                Ok(Grant { fingerprint, root: None, read_only: false, no_delete: false, sessions_max: None })
+                Ok(Grant { key, root: None, read_only: false, no_delete: false, sessions_max: None })
             }
             None => denied(HandshakeError::Stranger(Some(fingerprint)).to_string()),
         }
@@ -218,7 +218,7 @@ impl ClientIdentity {
 impl Guest {
     fn grant(&self) -> Grant {
         Grant {
-            fingerprint: self.key.fingerprint(),
+            key: self.key.client,
             root: self.root.clone(),
             read_only: self.read_only,
             no_delete: self.no_delete,

@@ -125,13 +125,8 @@ fn lets_in(client: &Home, server: &Home, address: &str) -> Result<Grant, Denied>
 fn who_has_the_same_key_file_gets_in_without_conditions() {
     let [secret] = secrets();
     let home = Home::new(&[&secret]);
-    let want = Grant {
-        fingerprint: secret.public().fingerprint(),
-        root: None,
-        read_only: false,
-        no_delete: false,
-        sessions_max: None,
-    };
+    let want =
+        Grant { key: secret.public().client, root: None, read_only: false, no_delete: false, sessions_max: None };
     assert_eq!(lets_in(&home, &Home::new(&[&secret]), "192.0.2.1"), Ok(want));
 }
 
@@ -188,13 +183,8 @@ fn acquainted(conditions: &str) -> (Home, Home, PublicKey) {
 fn a_guest_gets_in_with_the_conditions_of_its_line() {
     let conditions = "ro nodelete root=/srv max-sessions=2 from=10.0.0.0/8";
     let (client, server, key) = acquainted(conditions);
-    let want = Grant {
-        fingerprint: key.fingerprint(),
-        root: Some("/srv".into()),
-        read_only: true,
-        no_delete: true,
-        sessions_max: Some(2),
-    };
+    let want =
+        Grant { key: key.client, root: Some("/srv".into()), read_only: true, no_delete: true, sessions_max: Some(2) };
     for address in ["10.1.2.3", "::ffff:10.1.2.3"] {
         assert_eq!(lets_in(&client, &server, address), Ok(want.clone()));
     }
