@@ -10,7 +10,7 @@ use super::crew::{Crew, Plan, random};
 use super::dial::Seated;
 use super::door::{Door, Origin, Stranger, Visit};
 use super::drive::{Session, drive};
-use super::identity::{Fingerprint, Grant, ServerIdentity};
+use super::identity::{Fingerprint, Grant, Roots, ServerIdentity};
 use super::link::{self, Caller, DataSocket, Link, LinkError, identify, random_bytes};
 use super::listen::Listeners;
 use super::neighbour::Rendezvous;
@@ -28,7 +28,7 @@ use crate::limits::{
     ACCEPT_PAUSE_MS, BEGIN_MS, GOODBYE_MS, GRACE_MS, HELLO_MS, NEIGHBOUR_MS, STRANGERS_MAX, WORKER_BUFFER_BYTES,
 };
 use crate::ring::Ring;
-use crate::root::{Root, Source, Target, TargetRequest, Withheld, raise_wall};
+use crate::root::{Source, Target, TargetRequest, Withheld, raise_wall};
 use crate::seal::{Sealing, Side, has_aes};
 use crate::session::ProtocolError;
 use crate::session::handshake::{Offer, agree, check_hello, wanted_connections, welcome};
@@ -36,7 +36,6 @@ use crate::wire::{FailureMessage, Hello, Join, Message, Welcome};
 use crate::worker::inbox::Mailbox;
 use rustls::ServerConfig;
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -68,6 +67,8 @@ async fn listen_and_serve(config: ServeConfig, watch: Box<dyn Watch + Send>) -> 
     let audit = config.audit_log.as_deref().map(Audit::open).transpose()?;
     let withheld = Withheld::new(identity.files().into_iter().chain(config.audit_log.clone()).collect());
     let root = config.served.open()?;
+    let (mut roots, shut) = identity.roots(&root);
+    roots.insert(Vec::new(), root.clone());
     if let Some(user) = &config.run_as {
         become_user(user)?;
     }
@@ -91,7 +92,7 @@ async fn listen_and_serve(config: ServeConfig, watch: Box<dyn Watch + Send>) -> 
         teller.warn("warning: what clients with --plaintext send and get can be read and changed on the way");
     }
     identity.doors().into_iter().for_each(|line| teller.detail(line));
-    identity.shut(&root).iter().for_each(|failure| teller.warn(format!("warning: {failure}")));
+    shut.iter().for_each(|failure| teller.warn(format!("warning: {failure}")));
     if strangers < STRANGERS_MAX {
         teller.warn(format!(
             "warning: so few files may be open that {strangers} callers at most can be met at a time, not {STRANGERS_MAX}; \
@@ -101,7 +102,7 @@ async fn listen_and_serve(config: ServeConfig, watch: Box<dyn Watch + Send>) -> 
     }
     let (stop, stopped) = told::channel(None);
     let server = Rc::new(Server {
-        roots: identity.roots(&root).into_iter().chain([(Vec::new(), root)]).collect(),
+        roots,
         access: config.access,
         direct: config.direct,
         plaintext: config.plaintext,
@@ -174,7 +175,7 @@ fn strangers_max(descriptors: Option<u64>) -> usize {
 #[derive(Debug)]
 struct Server {
     /// Where paths begin: all that is served, and the directories of those who have one of their own.
-    roots: HashMap<Vec<Vec<u8>>, Root>,
+    roots: Roots,
     access: Access,
     direct: DirectPolicy,
     plaintext: bool,

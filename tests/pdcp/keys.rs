@@ -1,8 +1,8 @@
 //! Keys from the command line: how one is made, where it is looked for, what a check of a server says.
 
-use crate::rig::{Process, Run, Server, pdcp};
+use crate::rig::{Process, Run, Server, is_root, pdcp};
 use rustix::process::Signal;
-use std::fs::{Permissions, create_dir, set_permissions, write};
+use std::fs::{Permissions, create_dir, create_dir_all, set_permissions, write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use tempfile::TempDir;
@@ -193,6 +193,38 @@ fn a_server_serves_neither_its_keys_nor_its_lists_nor_its_log() {
         std::fs::remove_file(&log).unwrap();
         std::fs::remove_file(back).unwrap();
     }
+}
+
+/// Trigger: a `root=` to which only root can go, and `--run-as`. Damage: the check passed it, and the server, which opened it as
+/// the user that it had become, refused the key. Cure: it is held before, as every root is.
+#[test]
+fn a_guests_directory_may_be_where_only_root_can_go() {
+    if !is_root() {
+        return eprintln!("SKIPPED: a directory where only root can go: needs root");
+    }
+    let home = TempDir::new().unwrap();
+    let path = |name: &str| home.path().join(name);
+    let (key, guest) = (path("server/key"), path("guest/key"));
+    let public = |key: &Path| run_at(home.path(), &[("PDCP_KEY_FILE", key)], &["--keygen", "--public"]).stdout;
+    for key in [&key, &guest] {
+        assert_eq!(run_at(home.path(), &[("PDCP_KEY_FILE", key)], &["--keygen"]).code, 0);
+    }
+    write(path("server/authorized_keys"), format!("root=/closed/open {}", public(&guest))).unwrap();
+    create_dir_all(path("served/closed/open")).unwrap();
+    write(path("served/closed/open/file"), "public").unwrap();
+    set_permissions(path("served/closed"), Permissions::from_mode(0o700)).unwrap();
+    let served = path("served").display().to_string();
+    let options = ["--serve", "127.0.0.1:0", "--root", &served, "--run-as", "nobody"];
+    let checked = run_at(home.path(), &[("PDCP_KEY_FILE", &key)], &[&options[..], &["--check"]].concat());
+    assert_eq!(checked.code, 0, "{checked}");
+    let mut command = pdcp(&options);
+    command.env("PDCP_KEY_FILE", &key);
+    let server = Server::of(command);
+    write(path("guest/known_servers"), format!("127.0.0.1:{} {}", server.port, public(&key))).unwrap();
+    let (back, remote) = (path("back"), format!("127.0.0.1:{}:file", server.port));
+    let run = run_at(home.path(), &[("PDCP_KEY_FILE", &guest)], &[&remote, back.to_str().unwrap()]);
+    assert_eq!(run.code, 0, "{run}");
+    assert_eq!(std::fs::read_to_string(back).unwrap(), "public");
 }
 
 /// Trigger: a guest owns a part of the way to its `root=`, moves it aside while the server runs, and puts a link there. Damage:

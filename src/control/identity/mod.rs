@@ -136,16 +136,9 @@ impl ServerIdentity {
         doors(&self.place, &self.keys.public, &self.authorized)
     }
 
-    /// Where the paths of those begin who have a directory of their own (`root=`), by what their line says. Opened now, and held:
-    /// afterwards nobody leads them elsewhere by moving what is on the way.
-    pub(super) fn roots(&self, served: &Root) -> HashMap<Vec<Vec<u8>>, Root> {
-        let accesses = self.authorized.guests().iter().map(|guest| guest.grant().access());
-        accesses.filter_map(|access| Some((access.below.clone(), access.root(served).ok()?))).collect()
-    }
-
-    /// Whose directory (`root=`) cannot be served at present, and why. Whoever has such a key is refused; the others are not.
-    pub(super) fn shut(&self, served: &Root) -> Vec<Failure> {
-        shut(&self.authorized, served)
+    /// Where the paths of those begin who have a directory of their own (`root=`), as [`roots`] has it.
+    pub(super) fn roots(&self, served: &Root) -> (Roots, Vec<Failure>) {
+        roots(&self.authorized, served)
     }
 }
 
@@ -291,18 +284,28 @@ pub fn check(config: &ServeConfig) -> Result<String, Failure> {
     };
     let authorized = Authorized::load(&place)?;
     lines.extend(doors(&place, &public, &authorized));
-    let served = config.served.open()?;
-    shut(&authorized, &served).into_iter().next().map_or(Ok(lines.join("\n")), Err)
+    let (_, shut) = roots(&authorized, &config.served.open()?);
+    shut.into_iter().next().map_or(Ok(lines.join("\n")), Err)
 }
 
-fn shut(authorized: &Authorized, served: &Root) -> Vec<Failure> {
-    let failure = |guest: &Guest| {
-        let error = guest.grant().access().root(served).err()?;
-        let directory = guest.root.as_deref()?.as_os_str().as_bytes();
-        let text = format!("cannot be served to key {}: {error}", guest.key.fingerprint());
-        Some(Failure::about(Kind::Usage, directory, text))
-    };
-    authorized.guests().iter().filter_map(failure).collect()
+/// Directories that guests see as `/`, by what their lines say.
+pub(super) type Roots = HashMap<Vec<Vec<u8>>, Root>;
+
+/// Opens them, to be held: afterwards nobody leads a guest elsewhere by moving what is on the way. And which of them cannot be
+/// served, and why: whoever has such a key is refused, the others are not.
+fn roots(authorized: &Authorized, served: &Root) -> (Roots, Vec<Failure>) {
+    let (mut roots, mut shut) = (Roots::new(), Vec::new());
+    for guest in authorized.guests() {
+        let (access, directory) = (guest.grant().access(), guest.root.as_deref().unwrap_or(Path::new("/")));
+        match access.root(served) {
+            Ok(root) => _ = roots.insert(access.below, root),
+            Err(error) => {
+                let text = format!("cannot be served to key {}: {error}", guest.key.fingerprint());
+                shut.push(Failure::about(Kind::Usage, directory.as_os_str().as_bytes(), text));
+            }
+        }
+    }
+    (roots, shut)
 }
 
 fn doors(place: &KeyPlace, own: &[PublicKey], authorized: &Authorized) -> Vec<String> {
