@@ -21,7 +21,7 @@ fn run() -> ExitCode {
         Command::Serve(config) => {
             // A server tells what happens from a thread of its own, and this one tells how it ended.
             let watch = Box::new(Report::new(invocation.verbosity, invocation.json));
-            (server::serve(*config, watch), "")
+            (server::serve(*config, watch, &mut |summary| report.end(summary)), "")
         }
         Command::Check(config) => return say(identity::check(&config), &mut report),
         Command::Keygen { key_file, public } => {

@@ -47,18 +47,25 @@ use tokio::sync::{Notify, watch as told};
 /// Descriptors that a stranger costs at most: the socket, a handle to end it by, one of TLS's own.
 const DESCRIPTORS_PER_STRANGER: usize = 3;
 
-/// Serves until it is asked to stop. What went wrong is in the summary; being asked to stop is not wrong.
-pub fn serve(config: ServeConfig, watch: Box<dyn Watch + Send>) -> Summary {
+/// Serves until it is asked to stop. What went wrong is in the summary; being asked to stop is not wrong. `last_words` takes it
+/// where there is no way back: something hangs in the kernel, a disk for example, there is no waiting for that, and the process
+/// ends here.
+pub fn serve(config: ServeConfig, watch: Box<dyn Watch + Send>, last_words: &mut dyn FnMut(&Summary)) -> Summary {
     let began = Instant::now();
-    let failure = link::run(listen_and_serve(config, watch)).and_then(|result| result).err();
-    Summary {
+    let summary = |failure: Option<Failure>| Summary {
         failures: failure.into_iter().collect(),
         elapsed_seconds: began.elapsed().as_secs_f64(),
         ..Summary::default()
-    }
+    };
+    let hangs = || last_words(&summary(None));
+    summary(link::run(listen_and_serve(config, watch, hangs)).and_then(|result| result).err())
 }
 
-async fn listen_and_serve(config: ServeConfig, watch: Box<dyn Watch + Send>) -> Result<(), Failure> {
+async fn listen_and_serve(
+    config: ServeConfig,
+    watch: Box<dyn Watch + Send>,
+    hangs: impl FnOnce(),
+) -> Result<(), Failure> {
     let plan = Plan::new(&config.workers)?;
     let strangers = strangers_max(allow_descriptors());
     let identity = ServerIdentity::load(config.key_file.as_deref())?;
@@ -151,7 +158,8 @@ async fn listen_and_serve(config: ServeConfig, watch: Box<dyn Watch + Send>) -> 
     let all_gone = server.finish(number, &stop, &mut signals).await;
     server.teller.end();
     if !all_gone {
-        std::process::exit(0); // something hangs in the kernel, a disk for example: there is no waiting for that
+        hangs();
+        std::process::exit(0);
     }
     Ok(())
 }

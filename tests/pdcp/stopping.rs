@@ -2,6 +2,8 @@
 //! the source's time, and the same command heals it.
 
 use crate::rig::{MIB, Part, Process, Rig, Run, Server, Valve, Way, assert_equal, ends, mtime, pdcp};
+use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use std::fs;
 use std::time::{Duration, Instant, SystemTime};
@@ -120,7 +122,39 @@ fn an_idle_server_ends_with_0_when_it_is_asked_to() {
         server.process.signal(signal);
         let run = server.process.wait();
         assert_eq!((run.code, &run.stdout[..]), (0, ""), "{run}");
+        let server = Server::start(&["127.0.0.1:0", "--json"]);
+        server.process.signal(signal);
+        ended_well(&server.process.wait());
     }
+}
+
+/// A server, with its one line of JSON.
+#[track_caller]
+fn ended_well(run: &Run) {
+    let summary: serde_json::Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run}"));
+    assert_eq!((run.code, &summary["type"], &summary["status"]), (0, &"summary".into(), &"ok".into()), "{run}");
+}
+
+/// Trigger: a server is asked to stop while a disk hangs. Damage: it ended without its summary. Cure: its last words come first.
+#[test]
+fn a_server_in_which_something_hangs_ends_with_0_and_a_summary_all_the_same() {
+    let rig = Rig::in_memory();
+    let source = rig.make("source", &SOURCE);
+    // Who opens it waits for a word that nobody says.
+    let guard = Fanotify::init(InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC, EventFFlags::O_RDONLY);
+    let marked = guard.and_then(|guard| {
+        let (add, asked) = (MarkFlags::FAN_MARK_ADD, MaskFlags::FAN_OPEN_PERM);
+        guard.mark(add, asked, rustix::fs::CWD, Some(&source)).map(|()| guard)
+    });
+    let Ok(guard) = marked else {
+        return eprintln!("SKIPPED: a file whose opening hangs: needs root, and a kernel with fanotify");
+    };
+    let server = Server::start(&["127.0.0.1:0", "--json"]);
+    let _copy = rig.start_by(server.port, Way::Pull, "source", "target", &[]);
+    let patience = Timespec { tv_sec: 30, tv_nsec: 0 };
+    assert_eq!(poll(&mut [PollFd::new(&guard, PollFlags::IN)], Some(&patience)), Ok(1), "nobody opens it");
+    server.process.signal(Signal::TERM);
+    ended_well(&server.process.wait());
 }
 
 #[test]
