@@ -181,10 +181,10 @@ pub struct Deal {
 impl Deal {
     /// `asked` connections (already lowered to the server's limit) over sides of so many workers; on one host, as far
     /// as addresses tell.
-    pub fn new(file_bytes: u64, asked: u32, source_workers: u32, target_workers: u32, one_host: bool) -> Self {
+    pub fn new(file_bytes: u64, asked: u32, source_workers: u32, target_workers: u32, same_address: bool) -> Self {
         let asked = asked.clamp(1, CONNECTIONS_MAX);
         let mut stripe_bytes = Self::stripe_bytes_max(asked, source_workers, target_workers);
-        let at_once = Self::at_once(asked, source_workers, target_workers, one_host);
+        let at_once = Self::at_once(asked, source_workers, target_workers, same_address);
         while stripe_bytes > STRIPE_BYTES_MIN
             && file_bytes.div_ceil(stripe_bytes) < STRIPES_PER_CONNECTION_WANTED * u64::from(at_once)
         {
@@ -196,8 +196,8 @@ impl Deal {
 
     /// How many of the connections work on stripes at a time. Between hosts one carries what another cannot. Within one kernel
     /// more than keep all workers busy would drive each other's bytes out of the cores' caches: there they take turns.
-    pub fn at_once(connections: u32, source_workers: u32, target_workers: u32, one_kernel: bool) -> u32 {
-        if one_kernel { connections.min(source_workers.max(target_workers)) } else { connections }.max(1)
+    pub fn at_once(connections: u32, source_workers: u32, target_workers: u32, same_kernel: bool) -> u32 {
+        if same_kernel { connections.min(source_workers.max(target_workers)) } else { connections }.max(1)
     }
 
     /// The longest stripe: each open one costs memory for every block of it, so that many connections have short ones.
@@ -308,8 +308,8 @@ mod tests {
     #[test]
     fn as_many_work_at_a_time_as_keep_the_workers_busy() {
         #[track_caller]
-        fn check(connections: u32, workers: (u32, u32), one_host: bool, want: u32) {
-            assert_eq!(Deal::at_once(connections, workers.0, workers.1, one_host), want);
+        fn check(connections: u32, workers: (u32, u32), same_kernel: bool, want: u32) {
+            assert_eq!(Deal::at_once(connections, workers.0, workers.1, same_kernel), want);
         }
         check(16, (2, 2), false, 16);
         check(16, (2, 2), true, 2);

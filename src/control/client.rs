@@ -69,7 +69,7 @@ struct Remotely {
     seated: Vec<Seated>,
     sealing: Sealing,
     /// Both ends have the same address.
-    same_host: bool,
+    same_address: bool,
 }
 
 impl Copying {
@@ -219,12 +219,12 @@ impl Copying {
         connected: Remotely,
         source: Option<Source>,
     ) -> Result<(), Failure> {
-        let Remotely { mut link, hello, welcome, agreed, seated, sealing, same_host } = connected;
+        let Remotely { mut link, hello, welcome, agreed, seated, sealing, same_address } = connected;
         let sockets: Vec<_> = seated.into_iter().map(|seated| seated.joined(Side::Client, sealing.cipher())).collect();
         let workers = plan.count.min(agreed.connections).max(1);
         // Where there are fewer connections than workers, the last ones get none.
         let theirs = &welcome.cores[..welcome.cores.len().min(agreed.connections as usize)];
-        let plan = if same_host { plan.beside(workers, theirs) } else { plan };
+        let plan = if same_address { plan.beside(workers, theirs) } else { plan };
         let metadata = welcome.source;
         let joined = u64::try_from(sockets.len()).unwrap_or(0);
         let names = Names {
@@ -234,8 +234,8 @@ impl Copying {
             own: b"this pdcp".to_vec(),
             target_is_here: hello.source.is_none(),
         };
-        let one_kernel = sealing == Sealing::SameKernel;
-        let at_once = Deal::at_once(agreed.connections, workers, welcome.workers, one_kernel);
+        let same_kernel = sealing == Sealing::SameKernel;
+        let at_once = Deal::at_once(agreed.connections, workers, welcome.workers, same_kernel);
         let connections = match agreed.connections {
             connections if at_once < connections => format!("{connections}, {at_once} at a time"),
             connections => connections.to_string(),
@@ -319,7 +319,7 @@ impl Copying {
         let socket = socket.map_err(|text| Failure::about(Kind::Unreachable, &peer, text))?;
         let address =
             socket.peer_addr().map_err(|error| Failure::about(Kind::Unreachable, &peer, error.to_string()))?;
-        let same_host = socket.local_addr().is_ok_and(|own| own.ip() == address.ip());
+        let same_address = socket.local_addr().is_ok_and(|own| own.ip() == address.ip());
         let config = identity.client_config(&remote.host, port);
         let link = Link::dial(socket, config);
         let mut link = link.map_err(|error| Failure::about(Kind::Unreachable, &peer, error.to_string()))?;
@@ -360,8 +360,8 @@ impl Copying {
             watch.warn(&text);
         }
         // Looked for only where it can be: the server does the same.
-        let neighbours = same_host && link::detached(move || neighbour::meet(&secret)).await.unwrap_or(false);
-        let sealing = Sealing::agreed(welcome.cipher, !neighbours);
+        let same_kernel = same_address && link::detached(move || neighbour::meet(&secret)).await.unwrap_or(false);
+        let sealing = Sealing::agreed(welcome.cipher, !same_kernel);
         watch.detail(&match sealing {
             Sealing::Sealed(_) => format!("sealed with {}", sealing.name()),
             Sealing::SameKernel => "not sealed: the server runs on this very kernel".to_owned(),
@@ -370,7 +370,7 @@ impl Copying {
         self.summary.sealing = Some(sealing);
         let joined = seated.iter().map(|seated| seated.number).collect();
         link.send(&Message::Begin(Begin { joined, sealed: sealing.cipher().is_some() }));
-        Ok(Remotely { link, hello, welcome, agreed, seated, sealing, same_host })
+        Ok(Remotely { link, hello, welcome, agreed, seated, sealing, same_address })
     }
 
     /// What Welcome says that the summary needs.

@@ -315,8 +315,8 @@ impl Drive<'_> {
         (self.own(), self.session.link.is_some().then_some(peer))
     }
 
-    fn is_one_host(&self) -> bool {
-        self.session.link.as_ref().is_none_or(|link| link.is_one_host())
+    fn same_address(&self) -> bool {
+        self.session.link.as_ref().is_none_or(|link| link.same_address())
     }
 
     /// What limits it at present.
@@ -327,7 +327,7 @@ impl Drive<'_> {
             let (own_before, peer_before) = self.lately.before;
             let peer_lately = peer.map(|peer| peer.since(peer_before.unwrap_or_default()));
             let elapsed_us = micros(now - self.lately.until);
-            let limit = limit(elapsed_us, own.since(own_before), peer_lately, self.is_one_host());
+            let limit = limit(elapsed_us, own.since(own_before), peer_lately, self.same_address());
             self.lately = Lately { until: now, before: (own, peer), limit };
         }
         self.lately.limit
@@ -491,7 +491,7 @@ impl Drive<'_> {
         let result = self.ended.take().expect("it is over");
         let elapsed_us = micros(self.began.elapsed());
         let (own, peer) = self.sides();
-        let is_one_host = self.is_one_host();
+        let same_address = self.same_address();
         let mut notes = vec![format!("time of the workers: {}", own.of(elapsed_us))];
         notes.extend(peer.map(|peer| format!("time of the other end's: {}", peer.of(elapsed_us))));
         if let Some((lost, why)) = self.course.losses() {
@@ -527,7 +527,7 @@ impl Drive<'_> {
             counts,
             changed,
             kept,
-            limit: limit(elapsed_us, own, peer, is_one_host),
+            limit: limit(elapsed_us, own, peer, same_address),
             notes,
             wire_bytes: (self.count(Counter::WireSentBytes), self.count(Counter::WireReceivedBytes)),
         }

@@ -278,8 +278,8 @@ impl Link {
 
     /// Whether both ends have the same address, so that there is no network between them: stripes are dealt for that, and no
     /// network is held to limit the copy.
-    pub(super) fn is_one_host(&self) -> bool {
-        is_one_host(&self.socket).unwrap_or(false)
+    pub(super) fn same_address(&self) -> bool {
+        same_address(&self.socket).unwrap_or(false)
     }
 
     /// Ends it at once.
@@ -289,7 +289,7 @@ impl Link {
 }
 
 /// Both ends have the same address: what goes from one to the other never leaves the kernel.
-fn is_one_host(socket: &TcpStream) -> io::Result<bool> {
+fn same_address(socket: &TcpStream) -> io::Result<bool> {
     Ok(socket.peer_addr()?.ip() == socket.local_addr()?.ip())
 }
 
@@ -310,7 +310,7 @@ pub(super) fn tune_data(socket: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepidle(socket, Duration::from_secs(KEEPALIVE_IDLE_S.into()))?;
     sockopt::set_tcp_keepintvl(socket, Duration::from_secs(KEEPALIVE_INTERVAL_S.into()))?;
     sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)?;
-    if is_one_host(socket)? {
+    if same_address(socket)? {
         sockopt::set_socket_send_buffer_size(socket, LOCAL_SEND_BUFFER_BYTES)?;
     }
     Ok(())

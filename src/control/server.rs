@@ -413,7 +413,7 @@ impl Server {
         telling: &mut Telling<'_>,
     ) -> Result<Done, Failure> {
         let mut opened = self.open(hello, grant).await?;
-        let welcome = self.welcome(hello, &opened, &lease, link.is_one_host());
+        let welcome = self.welcome(hello, &opened, &lease, link.same_address());
         lease.settle(welcome.connections);
         let session = welcome.session;
         let result = self.begin(link, name, welcome).await;
@@ -496,7 +496,7 @@ impl Server {
         Ok(Opened { source: None, target: Some(target.await?) })
     }
 
-    fn welcome(&self, hello: &Hello, opened: &Opened, lease: &Lease, one_host: bool) -> Welcome {
+    fn welcome(&self, hello: &Hello, opened: &Opened, lease: &Lease, same_address: bool) -> Welcome {
         let taken = opened.target.as_ref().is_some_and(|target| target.taken_path() != hello.path);
         let offer = Offer {
             session: random_bytes(),
@@ -504,7 +504,7 @@ impl Server {
             basis_bytes: opened.target.as_ref().and_then(Target::basis_bytes),
             taken_name: if taken { hello.source_name.clone() } else { Vec::new() },
             workers: count(&lease.workers),
-            one_host,
+            same_address,
             connections_max: lease.connections,
             aes: has_aes(),
             plaintext: self.plaintext,
@@ -522,7 +522,7 @@ impl Server {
     ) -> Result<(Welcome, Sealing, Vec<Seated>), Failure> {
         let unready = || Failure::new(Kind::Protocol, "TLS has no secret to share");
         let secret = link.secret().ok_or_else(unready)?;
-        let rendezvous = if link.is_one_host() { Rendezvous::new(secret.clone()).ok() } else { None };
+        let rendezvous = if link.same_address() { Rendezvous::new(secret.clone()).ok() } else { None };
         self.seats.borrow_mut().open(welcome.session, secret, welcome.connections);
         link.send(&Message::Welcome(welcome.clone()));
         let met = async {
@@ -532,14 +532,14 @@ impl Server {
             }
         };
         tokio::pin!(met);
-        let mut neighbours = false;
+        let mut same_kernel = false;
         let said = {
             let said = link.receive_within(BEGIN_MS);
             tokio::pin!(said);
             loop {
                 tokio::select! {
                     biased;
-                    () = &mut met, if !neighbours => neighbours = true,
+                    () = &mut met, if !same_kernel => same_kernel = true,
                     said = &mut said => break said,
                 }
             }
@@ -553,7 +553,7 @@ impl Server {
         if begin.sealed && welcome.cipher.is_none() {
             return Err(Failure::new(Kind::Protocol, "a Begin wants frames sealed without a cipher"));
         }
-        if !begin.sealed && welcome.cipher.is_some() && !neighbours {
+        if !begin.sealed && welcome.cipher.is_some() && !same_kernel {
             // The client knows first that they have met, and its Begin may overtake our own thread's word.
             let met = tokio::time::timeout(Duration::from_millis(NEIGHBOUR_MS), met).await;
             let text = "a Begin wants nothing sealed, and nothing proves that nobody listens";

@@ -35,8 +35,8 @@ pub struct Offer {
     pub taken_name: Vec<u8>,
     /// Workers of the server.
     pub workers: u32,
-    /// The client is on the server's host.
-    pub one_host: bool,
+    /// The client has the server's own address.
+    pub same_address: bool,
     /// Most connections the server gives to a session.
     pub connections_max: u32,
     /// The server's CPU has instructions for AES.
@@ -72,7 +72,7 @@ pub fn welcome(hello: &Hello, offer: Offer) -> Welcome {
     let asked = wanted_connections(hello, offer.workers);
     // The deal only asks for the smaller and the larger number of workers, so which side has which does not matter.
     let asked = asked.min(offer.connections_max);
-    let deal = Deal::new(source.bytes, asked, hello.workers, offer.workers, offer.one_host);
+    let deal = Deal::new(source.bytes, asked, hello.workers, offer.workers, offer.same_address);
     let cipher = if hello.aes && offer.aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
     Welcome {
         program: super::PROGRAM.into(),
@@ -175,7 +175,7 @@ mod tests {
             basis_bytes: None,
             taken_name: b"file".into(),
             workers: 2,
-            one_host: false,
+            same_address: false,
             connections_max: CONNECTIONS_MAX,
             cores: vec![0, 1],
             aes: true,
@@ -186,9 +186,9 @@ mod tests {
     #[test]
     fn within_one_host_more_connections_do_not_shorten_stripes() {
         #[track_caller]
-        fn check(one_host: bool, want: u64) {
+        fn check(same_address: bool, want: u64) {
             let source = Some(Metadata { bytes: 1900 * MIB, ..Metadata::default() });
-            let welcome = welcome(&Hello { connections: 16, source, ..hello() }, Offer { one_host, ..offer() });
+            let welcome = welcome(&Hello { connections: 16, source, ..hello() }, Offer { same_address, ..offer() });
             assert_eq!((welcome.connections, welcome.stripe_bytes), (16, want));
         }
         check(false, 2 * MIB);

@@ -193,7 +193,7 @@ fn offer(hello: &Hello, dice: &mut Dice<'_>) -> Offer {
         basis_bytes: (!pull && dice.coin()).then_some(found.bytes),
         taken_name: if dice.coin() { hello.source_name.clone() } else { Vec::new() },
         workers,
-        one_host: dice.coin(),
+        same_address: dice.coin(),
         connections_max: small(CONNECTIONS_MAX, dice).clamp(1, CONNECTIONS_MAX),
         aes: dice.coin(),
         plaintext: dice.coin(),

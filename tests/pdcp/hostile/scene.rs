@@ -111,7 +111,7 @@ pub(super) fn offer(source: Option<Metadata>) -> Offer {
         basis_bytes: None,
         taken_name: Vec::new(),
         workers: 1,
-        one_host: false,
+        same_address: false,
         connections_max: 128,
         aes: false,
         plaintext: true,
