@@ -53,13 +53,14 @@ pub(super) fn ends(
 }
 
 /// As the ring chooses, but for a file that is still to be made: nothing of it is cached, and one that is large against the
-/// memory is written past the cache, which it would only fill and empty. (Overwriting 10 GiB with `-W` on a machine of 24:
-/// 12.4 s past the cache, 22.8 through it; one run each, beside other work. A quarter is guessed.)
+/// memory is written past the cache, which would keep it until the end and then write it all. (First copies on a machine of 25
+/// GB, medians: of 1 GB 0.92 s past the cache and 0.71 through it, of 2.5 GB 1.90 and 3.86, of 4 GB 3.3 and 6.5; benches/NOTES.md.)
 fn choose(file: &OwnedFd, bytes: u64, source_bytes: u64, direct: DirectPolicy) -> (Mode, &'static str) {
     let (mode, reason) = choose_mode(file, direct);
     let memory = rustix::system::sysinfo();
     let memory_bytes = memory.totalram.saturating_mul(memory.mem_unit.into());
-    let large = bytes == 0 && source_bytes > memory_bytes / 4;
+    // So much may wait in the cache before Linux begins to write it (`vm.dirty_background_ratio`).
+    let large = bytes == 0 && source_bytes > memory_bytes / 10;
     if direct == DirectPolicy::Auto
         && mode == Mode::Buffered
         && large
