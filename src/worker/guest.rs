@@ -127,6 +127,14 @@ impl<C: Completions> Guest<C> {
         }
     }
 
+    /// Where such buffers come from, the best first.
+    pub(super) fn pools(&self, what: Hunger) -> [Pool; 2] {
+        match what {
+            Hunger::Payload => [Pool::Payload; 2],
+            Hunger::Extent => [self.extent_pool, self.least_pool],
+        }
+    }
+
     /// The next stripe for a connection; `None` until further notice, and where it is not its turn.
     pub(super) fn take_stripe(&mut self, index: usize) -> Option<StripeIndex> {
         let stripe = if self.turns.is_of(index) { self.shared.cursor.take() } else { None };

@@ -18,7 +18,7 @@ use crate::counters::Counter;
 use crate::extent::StripeIndex;
 use crate::limits::{ADMISSION_MS, HASH_QUANTUM_BYTES, SESSIONS_MAX};
 use crate::session::ProtocolError;
-use connection::{Bench, Connection, Context};
+use connection::{Bench, Connection, Context, Hunger};
 use crossbeam_channel::Receiver;
 use guest::{Guest, OpenFile, frames, least_pool};
 use inbox::{Job, Joined, Outcome, SessionKey, SessionShared, Start};
@@ -354,10 +354,23 @@ impl<C: Completions> Worker<C> {
             Ok(()) => {}
             Err(error) => self.stop(slot, Some(error)),
         }
+        self.call_hungry(slot, index);
         let Some((guest, connections)) = self.parties[slot].as_deref_mut() else { return };
         if guest.turns.pass(|index| connections.get(index).is_some_and(Connection::can_take)) {
             self.resume(slot);
         }
+    }
+
+    /// Lists those whose turn it is to have a buffer, if they can have it now: `index`, which was looked at, may have let go of
+    /// it and let them go first.
+    fn call_hungry(&mut self, slot: usize, index: usize) {
+        let Some((guest, _)) = self.parties[slot].as_deref() else { return };
+        let next = Hunger::ALL.map(|what| {
+            let first = guest.hungry[what as usize].front().copied().filter(|first| *first != index)?;
+            let pools = guest.pools(what);
+            pools.into_iter().any(|pool| self.shares.allows(&self.backend, pool, guest.account)).then_some(first)
+        });
+        next.into_iter().flatten().for_each(|first| self.enlist(slot, first));
     }
 
     /// Stops a guest; what is in flight ends first. Only its first error is told.

@@ -86,7 +86,8 @@ impl Shares {
         if pool == Pool::Frame || self.allows(machine, pool, account) { machine.lease(pool, account) } else { None }
     }
 
-    fn allows<C: Completions>(&self, machine: &C, pool: Pool, account: Account) -> bool {
+    /// Whether its share allows one more, and there is one.
+    pub(super) fn allows<C: Completions>(&self, machine: &C, pool: Pool, account: Account) -> bool {
         let own = self.guests[usize::from(account.0)].expect("a guest");
         let mine = machine.leased(pool, account);
         let minimum_of_mine = minimum(pool, own.extents);

@@ -51,6 +51,26 @@ fn who_waits_for_a_buffer_comes_before_those_who_had_one() {
     }
 }
 
+/// Trigger: as many connections that wait for an extent as there are, and those that have had one let go of it. Damage: they
+/// let others go first, whom nobody told, and all stood still. Cure: whose turn it is is looked at when it can have what it wants.
+#[test]
+fn whose_turn_it_is_is_told_when_there_is_a_buffer() {
+    let source = Disk::new(vec![7; 100 * MIB]);
+    for connections in [18, 24, 40] {
+        for mode in [Mode::Buffered, Mode::Memory, Mode::Direct] {
+            for cipher in [None, Some(Cipher::Aes256Gcm)] {
+                for basis in [None, Some(source.clone())] {
+                    let (source, modes) = (source.clone(), [mode; 2]);
+                    let scenario = Scenario { source, basis, modes, cipher, rough: false, ..plain(connections) };
+                    let report = run(&scenario);
+                    judge(&scenario, &report);
+                    assert!(report.committed.is_some(), "{connections}, {mode:?}: {:?}", report.ends);
+                }
+            }
+        }
+    }
+}
+
 /// Trigger: one path of several is dead, and nobody says so. Damage: the stripes that were open there were never done, and the
 /// session was given up after a minute, all else done. Cure: who stands still while the others get on is lost.
 #[test]

@@ -266,7 +266,7 @@ fn reads_more(file: &Option<OpenFile>, reading: usize) -> bool {
 }
 
 fn lease_extent<C: Completions>(guest: &Guest<C>, cx: &mut Context<'_, C>) -> Option<C::Buffer> {
-    let pools = [guest.extent_pool, guest.least_pool];
+    let pools = guest.pools(Hunger::Extent);
     pools.into_iter().find_map(|pool| cx.shares.lease(cx.backend, pool, guest.account))
 }
 

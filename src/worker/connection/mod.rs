@@ -103,7 +103,7 @@ pub(super) enum Hunger {
 }
 
 impl Hunger {
-    const ALL: [Self; Self::COUNT] = [Self::Payload, Self::Extent];
+    pub(super) const ALL: [Self; Self::COUNT] = [Self::Payload, Self::Extent];
     /// How many kinds there are.
     pub(super) const COUNT: usize = Self::Extent as usize + 1;
 }
@@ -280,6 +280,10 @@ impl<C: Completions> Connection<C> {
         }
     }
 
+    fn hunger_ends(&mut self, guest: &mut Guest<C>) {
+        Hunger::ALL.into_iter().for_each(|what| self.be_hungry(what, false, guest));
+    }
+
     /// Takes one of these buffers, unless it is another's turn. Buffers come back where they were, and would stay there:
     /// the next goes to who waits and holds none, longest first.
     fn lease_in_turn(
@@ -299,7 +303,7 @@ impl<C: Completions> Connection<C> {
     /// Drained for good: its stripes go back, its socket is closed.
     pub(super) fn finish(&mut self, guest: &mut Guest<C>, backend: &mut C) {
         assert!(self.drained());
-        Hunger::ALL.into_iter().for_each(|what| self.be_hungry(what, false, guest));
+        self.hunger_ends(guest);
         if let Some(line) = self.line.take() {
             backend.release(line.socket);
         }
@@ -518,6 +522,7 @@ impl<C: Completions> Connection<C> {
     /// What ends the session.
     pub(super) fn advance(&mut self, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<(), WorkerError> {
         if self.draining {
+            self.hunger_ends(guest);
             return Ok(());
         }
         self.starved = false;
