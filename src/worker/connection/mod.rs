@@ -564,7 +564,7 @@ impl<C: Completions> Connection<C> {
         match work {
             Work::Source(run, buffer) => {
                 let bytes = hash_run(guest, run, Some(&buffer), cx);
-                self.sign_source(guest, run, Some(&buffer), cx.bench);
+                self.sign_source(guest, run, Some(&buffer), cx.bench)?;
                 self.reading.source -= 1;
                 self.held.push((run, C::share(buffer)));
                 self.source_hashed(run, cx.bench)?;
@@ -572,7 +572,7 @@ impl<C: Completions> Connection<C> {
             }
             Work::SourceHole(run) => {
                 hash_run::<C>(guest, run, None, cx);
-                self.sign_source(guest, run, None, cx.bench);
+                self.sign_source(guest, run, None, cx.bench)?;
                 self.source_hashed(run, cx.bench)?;
             }
             Work::Basis(run, buffer) => {
@@ -613,14 +613,18 @@ impl<C: Completions> Connection<C> {
     }
 
     /// Signs blocks of the source that were hashed last, as far and as their stripe is compared.
-    fn sign_source(&self, guest: &Guest<C>, run: Run, bytes: Option<&[u8]>, bench: &mut Bench) {
-        let source = &self.source.as_ref().expect("its extents are the source's").0;
-        let compared = Run { count: source.compared_blocks(run), ..run };
-        if source.compares_heads(run) {
-            sign_heads(guest, compared, bytes, bench);
-        } else {
-            sign_run(guest, compared, bytes, bench);
-        }
+    fn sign_source(
+        &mut self,
+        guest: &Guest<C>,
+        run: Run,
+        bytes: Option<&[u8]>,
+        bench: &mut Bench,
+    ) -> Result<(), WorkerError> {
+        let source = self.source.as_mut().expect("its extents are the source's");
+        let (count, by_heads) = source.call(|source| (source.compared_blocks(run), source.compares_heads(run)))?;
+        let sign = if by_heads { sign_heads } else { sign_run };
+        sign(guest, Run { count, ..run }, bytes, bench);
+        Ok(())
     }
 
     fn source_hashed(&mut self, run: Run, bench: &Bench) -> Result<(), WorkerError> {
