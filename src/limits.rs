@@ -80,6 +80,8 @@ pub const PROOF_LEN: usize = 32;
 pub const KEY_BYTES_MAX: u64 = 64 << 30;
 /// Parts of one send: IOV_MAX, what `sendmsg` takes at once. A data frame has its head and [`PIECES_MAX`] pieces.
 pub const SEND_PARTS_MAX: usize = 1024;
+/// Parts of one send in truth: the pieces of two data frames, and frames between them. More would wait for each other's pieces.
+pub const LINE_PARTS_MAX: usize = 2 * PIECES_MAX + 8;
 /// Direct I/O: offsets, lengths and addresses are multiples of this, which every file system and disk we know accepts.
 pub const DIRECT_ALIGNMENT: u32 = 4096;
 /// Files of one worker whose descriptions its ring holds as well, so that locks outlast a killed process' last writes:
@@ -113,6 +115,8 @@ pub const TEXT_BYTES_MAX: usize = 1024;
 /// clients together on two cores need a second or so each; where more come, the oldest go, as who means well is done in
 /// no time. Each holds two descriptors or three.
 pub const STRANGERS_MAX: usize = 1024;
+/// Connections that wait to be accepted: some clients' data connections, which come at once.
+pub const BACKLOG: i32 = 8 * CONNECTIONS_MAX.cast_signed();
 /// Addresses that are remembered because somebody there failed to prove who he is. Guessed; who ends first is forgotten first.
 pub const PENALTIES_MAX: usize = 4096;
 /// What the next connection from there waits for its greeting, doubled with each failure. Guessed: a person with the wrong
@@ -145,6 +149,9 @@ pub const CONNECTIONS_PER_WORKER_MAX: u32 = 256;
 pub const SMALL_BUFFER_BYTES: usize = 128 << 10;
 /// See [`SMALL_BUFFER_BYTES`].
 pub const SMALL_BUFFERS: usize = 32;
+/// Extents of a file, read through the page cache, that one connection may have read and not hashed: what is hashed soon is
+/// still in the core's cache. A file in memory has one, and one past the page cache as many as there are buffers.
+pub const BUFFERED_READS_MAX: usize = 4;
 /// An extent read past the page cache, or one block larger than [`SMALL_BUFFER_BYTES`].
 pub const LARGE_BUFFER_BYTES: usize = 1 << 20;
 /// See [`LARGE_BUFFER_BYTES`].
@@ -190,6 +197,12 @@ pub const LOCAL_SEND_BUFFER_BYTES: usize = 128 << 10;
 /// as long where workers share cores. Between two processes 1 to 1,024 differ by less than can be seen.
 pub const OUTWRITTEN_TURNS_MAX: u32 = 64;
 
+/// A plain write through the page cache that took so long had to wait for the disk: one of a payload takes 0.1 to 0.3 ms.
+pub const SLOW_WRITE_MS: u64 = 10;
+/// For so many times as long as it took, writes to that file are given to the ring, which has a thread of the kernel's wait.
+/// That costs a third of the rate where nothing has to be waited for (DESIGN: 7.1 GB/s instead of 11.2).
+pub const SLOW_WRITE_REST: u32 = 64;
+
 // --- operations of one worker ---
 
 /// Submission queue of a worker's ring. Full means: submit, then go on.
@@ -226,6 +239,13 @@ pub const LOCK_RETRY_MS: u64 = 50;
 pub const HEARTBEAT_MS: u64 = 500;
 /// Between two looks of control at a session: often enough for a progress bar.
 pub const TICK_MS: u64 = 100;
+/// How long a worker waits at most before it looks whether bytes move that it does not see.
+pub const LOOK_MS: u64 = 1_000;
+/// The same where control has no room for what it is to be told, and does not say when it has. Guessed.
+pub const HELD_UP_MS: u64 = 10;
+/// Between two cancels of what is still in flight when a ring is dropped: one may miss an operation that is just on its way
+/// from one queue of the kernel's to another. Guessed.
+pub const CANCEL_AGAIN_MS: u64 = 100;
 /// Nothing moved, neither here nor there: the session is over.
 pub const NO_PROGRESS_MS: u64 = 60_000;
 /// Who loses a data connection waits this long for control's word before it blames the network.
@@ -280,6 +300,8 @@ pub const TELL_COUNTS_MS: u64 = 60_000;
 /// Outcomes of one session on their way to control. A worker that finds the queue full holds them, takes no new stripe and
 /// sends nothing.
 pub const OUTCOMES_MAX: usize = 1024;
+/// Cells of the map of what has changed: they fit a line of 80 columns with some words before them.
+pub const CHANGES_CELLS_MAX: u64 = 64;
 /// Jobs on their way to one worker.
 pub const JOBS_MAX: usize = 1024;
 
@@ -301,7 +323,8 @@ const _: () = assert!(
 );
 const _: () = assert!(SESSIONS_MAX * SESSION_EXTENTS_MIN <= SMALL_BUFFERS, "every session has its minimum");
 const _: () = assert!(WORKER_BUFFER_BYTES <= 32 << 20, "what a worker may use");
-const _: () = assert!(PIECES_MAX < SEND_PARTS_MAX, "a data frame, its head included, must fit one send");
+const _: () = assert!(PIECES_MAX < LINE_PARTS_MAX, "a data frame, its head included, must fit one send");
+const _: () = assert!(LINE_PARTS_MAX <= SEND_PARTS_MAX, "the kernel must take a send at once");
 const _: () = assert!(SESSIONS_MAX * 4 <= FILES_REGISTERED_MAX as usize, "every file of a session is held");
 const _: () = assert!(
     FRAME_BUFFER_BYTES.is_multiple_of(DIRECT_ALIGNMENT as usize)

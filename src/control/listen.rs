@@ -6,6 +6,7 @@
 use super::Listen;
 use crate::completion::Errno;
 use crate::failure::{Failure, Kind};
+use crate::limits::BACKLOG;
 use listenfd::ListenFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use std::cell::Cell;
@@ -14,9 +15,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::task::{Context, Poll};
 use tokio::net::TcpStream;
-
-/// Connections that wait to be accepted: a client's 128 data connections come at once.
-const BACKLOG: i32 = 1024;
 
 /// Sockets that listen, at least one.
 #[derive(Debug)]

@@ -5,12 +5,16 @@
 
 use super::errno;
 use crate::completion::{Access, Errno, Mode};
-use crate::limits::DIRECT_ALIGNMENT;
+use crate::limits::{DIRECT_ALIGNMENT, SLOW_WRITE_MS, SLOW_WRITE_REST};
 use rustix::fs::{FallocateFlags, FileType, Mode as Permissions, OFlags, SeekFrom, fallocate, fstat, open, seek};
 use rustix::io::{Errno as Error, ReadWriteFlags, pread, preadv2, pwrite, retry_on_intr};
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A plain write that took so long had to wait for the disk.
+const SLOW_WRITE: Duration = Duration::from_millis(SLOW_WRITE_MS);
 
 /// See the module.
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub(super) struct OpenFile {
     pub(super) mode: Mode,
     /// Pushed and not yet popped.
     pub(super) in_flight: u32,
+    /// Until when a plain write through the page cache is not tried again.
+    pub(super) slow_until: Option<Instant>,
     is_device: bool,
     _held: Arc<OwnedFd>,
 }
@@ -28,7 +34,7 @@ impl OpenFile {
     pub(super) fn open(held: &Arc<OwnedFd>, access: Access, mode: Mode) -> Result<Self, Errno> {
         let descriptor = reopen(held, access, mode == Mode::Direct).map_err(errno)?;
         let is_device = file_type(&descriptor).map_err(errno)? == FileType::BlockDevice;
-        Ok(Self { descriptor, mode, in_flight: 0, is_device, _held: Arc::clone(held) })
+        Ok(Self { descriptor, mode, in_flight: 0, slow_until: None, is_device, _held: Arc::clone(held) })
     }
 
     /// A plain read.
@@ -52,8 +58,26 @@ impl OpenFile {
         }
     }
 
+    /// A plain write, where that is the fastest way: not past the page cache, and not where the last one had to wait for the disk,
+    /// as then the worker's other sessions had to wait with it. It waits so for one [`SLOW_WRITE_REST`]th of the time at most.
+    pub(super) fn write_at_once(&mut self, bytes: &[u8], offset: u64) -> Option<Result<u32, Errno>> {
+        match self.mode {
+            Mode::Direct => return None,
+            Mode::Memory => return Some(self.write(bytes, offset)),
+            Mode::Buffered => {}
+        }
+        let began = Instant::now();
+        if self.slow_until.is_some_and(|until| began < until) {
+            return None;
+        }
+        let written = self.write(bytes, offset);
+        let took = began.elapsed();
+        self.slow_until = (took >= SLOW_WRITE).then(|| began + took * SLOW_WRITE_REST);
+        Some(written)
+    }
+
     /// A plain write.
-    pub(super) fn write(&self, bytes: &[u8], offset: u64) -> Result<u32, Errno> {
+    fn write(&self, bytes: &[u8], offset: u64) -> Result<u32, Errno> {
         let moved = retry_on_intr(|| pwrite(&self.descriptor, bytes, offset)).map_err(errno)?;
         Ok(u32::try_from(moved).expect("at most a buffer"))
     }

@@ -30,7 +30,7 @@ pub use setup::{RingError, probe};
 use crate::completion::{
     Access, Account, Completion, Completions, Errno, FileId, Mode, Operation, Pool, SocketId, Tag, Traffic, Waker,
 };
-use crate::limits::{FILES_REGISTERED_MAX, OPERATIONS_MAX};
+use crate::limits::{CANCEL_AGAIN_MS, FILES_REGISTERED_MAX, OPERATIONS_MAX};
 use buffers::Pools;
 use files::OpenFile;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
@@ -54,9 +54,6 @@ const WAKE: u64 = u64::MAX;
 const CANCEL: u64 = u64::MAX - 1;
 /// Nothing of the world makes the kernel refuse a well-formed ring.
 const REFUSED: &str = "a ring takes operations";
-/// While a ring is dropped, what is still in flight is cancelled again this often: a cancel may miss an operation that is
-/// just on its way from one queue of the kernel's to another.
-const CANCEL_AGAIN: Duration = Duration::from_millis(100);
 
 /// One worker's ring, buffers, files and sockets. Stays on the thread that made it.
 ///
@@ -131,7 +128,7 @@ impl Ring {
     }
 
     /// Does an operation now if nothing is gained by asking for it asynchronously.
-    fn do_at_once(&self, operation: &mut Operation<Buffer, Shared>) -> Option<Result<u32, Errno>> {
+    fn do_at_once(&mut self, operation: &mut Operation<Buffer, Shared>) -> Option<Result<u32, Errno>> {
         match operation {
             Operation::Read { file, offset, buffer, from, until } => {
                 let file = self.files.at(file.0);
@@ -139,9 +136,10 @@ impl Ring {
                     .then(|| file.read(&mut buffer[index(*from)..index(*until)], *offset))
             }
             Operation::Write { file, offset, part } => {
-                let file = self.files.at(file.0);
-                (file.mode != Mode::Direct || part.from == part.until)
-                    .then(|| file.write(&part.data[index(part.from)..index(part.until)], *offset))
+                if part.from == part.until {
+                    return Some(Ok(0));
+                }
+                self.files.at_mut(file.0).write_at_once(&part.data[index(part.from)..index(part.until)], *offset)
             }
             Operation::Receive { from, until, .. } => {
                 assert!(from < until, "0 bytes received would look like the end of the connection");
@@ -203,7 +201,7 @@ impl Ring {
         }
         while !self.in_flight.is_empty() {
             self.post(&opcode::AsyncCancel2::new(CancelBuilder::any().all()).build().user_data(CANCEL))?;
-            self.wait(CANCEL_AGAIN)?;
+            self.wait(Duration::from_millis(CANCEL_AGAIN_MS))?;
             while let Some(entry) = self.kernel.completion().next() {
                 if entry.user_data() != WAKE && entry.user_data() != CANCEL {
                     drop(self.in_flight.remove(entry.user_data(), entry.result()));

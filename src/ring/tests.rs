@@ -476,3 +476,101 @@ fn of_two_threads_on_one_core_each_is_without_it_for_a_while() {
         assert!(without_ns > 0, "both had the core all the time");
     }
 }
+
+/// A file system of its own, which can be frozen: who writes to it waits until it is thawed. Gone when dropped.
+struct Freezer(tempfile::TempDir);
+
+impl Freezer {
+    fn new() -> Option<Self> {
+        let freezer = Self(tempfile::tempdir_in("/dev/shm").unwrap());
+        let image = freezer.0.path().join("image");
+        File::create(&image).unwrap().set_len(16 << 20).unwrap();
+        std::fs::create_dir(freezer.disk()).unwrap();
+        let made = run("mkfs.ext4", &["-q".as_ref(), &image])
+            && run("mount", &["-o".as_ref(), "loop".as_ref(), &image, &freezer.disk()])
+            && freezer.freeze()
+            && freezer.thaw();
+        made.then_some(freezer)
+    }
+
+    fn disk(&self) -> PathBuf {
+        self.0.path().join("disk")
+    }
+
+    fn freeze(&self) -> bool {
+        run("fsfreeze", &["--freeze".as_ref(), &self.disk()])
+    }
+
+    fn thaw(&self) -> bool {
+        run("fsfreeze", &["--unfreeze".as_ref(), &self.disk()])
+    }
+
+    /// Thaws as soon as `done` is, or the thread waits for the disk, and has for longer than a disk that is not slow lets it.
+    fn thaw_after(&self, thread: rustix::thread::Pid, done: &std::sync::atomic::AtomicBool) {
+        let stat = format!("/proc/self/task/{}/stat", thread.as_raw_nonzero());
+        let waits = || std::fs::read_to_string(&stat).unwrap().rsplit_once(") ").unwrap().1.starts_with('D');
+        while !done.load(std::sync::atomic::Ordering::Acquire) && !waits() {
+            std::thread::yield_now();
+        }
+        std::thread::park_timeout(Duration::from_millis(10 * crate::limits::SLOW_WRITE_MS));
+        assert!(self.thaw());
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        self.thaw();
+        run("umount", &["--lazy".as_ref(), &self.disk()]);
+    }
+}
+
+fn run(program: &str, arguments: &[&Path]) -> bool {
+    std::process::Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+}
+
+/// Trigger: a disk lets those wait who write to it through the page cache. Damage: with the worker all its sessions waited, and took 20
+/// times as long. Cure: whoever had to wait once has the ring write for a while.
+#[test]
+fn a_disk_that_lets_writers_wait_holds_up_nobody_else() {
+    let Some(mut ring) = ring() else { return };
+    let Some(freezer) = Freezer::new() else {
+        return eprintln!("SKIPPED: a disk that hangs: needs root, loop devices, mkfs.ext4 and fsfreeze");
+    };
+    let (kept, held) = file(&freezer.disk(), &[0; 4096]);
+    let id = open(&mut ring, &held, Access::Update, Mode::Buffered).unwrap();
+    let push = |ring: &mut Ring, content: &[u8; 4]| {
+        let data = shared(ring, Pool::Small, content);
+        let (thread, done) = (rustix::thread::gettid(), std::sync::atomic::AtomicBool::new(false));
+        assert!(freezer.freeze());
+        let was_done_at_once = std::thread::scope(|scope| {
+            scope.spawn(|| freezer.thaw_after(thread, &done));
+            ring.push(Tag { owner: 2, about: 0 }, Operation::Write { file: id, offset: 0, part: part(data, 0..4) });
+            ring.turn(0).unwrap();
+            done.store(true, std::sync::atomic::Ordering::Release);
+            !ring.done.is_empty()
+        });
+        assert_eq!(finish(ring).result, Ok(4));
+        let mut written = [0; 4];
+        kept.read_exact_at(&mut written, 0).unwrap();
+        assert_eq!(&written, content);
+        was_done_at_once
+    };
+    assert!(push(&mut ring, b"once"), "nobody knew");
+    assert!(!push(&mut ring, b"more"), "it was waited for again");
+    ring.close(id);
+}
+
+#[test]
+fn a_disk_that_is_fast_again_is_written_to_at_once_again() {
+    let Some(mut ring) = ring() else { return };
+    let (_kept, held) = file(&directories()[1], b"");
+    let id = open(&mut ring, &held, Access::Update, Mode::Buffered).unwrap();
+    for (slow_for, is_done_at_once) in [(Duration::from_secs(3600), false), (Duration::ZERO, true)] {
+        ring.files.at_mut(id.0).slow_until = Some(Instant::now() + slow_for);
+        let data = shared(&mut ring, Pool::Small, b"text");
+        ring.push(Tag { owner: 2, about: 0 }, Operation::Write { file: id, offset: 0, part: part(data, 0..4) });
+        assert_eq!(!ring.done.is_empty(), is_done_at_once);
+        assert_eq!(finish(&mut ring).result, Ok(4));
+    }
+    ring.close(id);
+}

@@ -5,10 +5,8 @@
 
 use super::Finished;
 use crate::extent::Layout;
+use crate::limits::CHANGES_CELLS_MAX;
 use std::fmt;
-
-/// As many cells as fit a line of 80 columns with some words before them.
-const CELLS_MAX: u64 = 64;
 
 /// See the module.
 #[derive(Debug)]
@@ -21,7 +19,7 @@ pub struct Changes {
 impl Changes {
     /// Of a file of which nothing has changed yet.
     pub fn new(layout: Layout) -> Self {
-        let cells = usize::try_from(layout.stripes().min(CELLS_MAX)).expect("few");
+        let cells = usize::try_from(layout.stripes().min(CHANGES_CELLS_MAX)).expect("few");
         Self { layout, changed_bytes: vec![0; cells] }
     }
 

@@ -8,6 +8,7 @@ use super::turns::Turns;
 use crate::completion::{Access, Account, Completions, Errno, FileId, Mode, Pool};
 use crate::digest::Digest;
 use crate::extent::StripeIndex;
+use crate::limits::BUFFERED_READS_MAX;
 use crate::session::Terms;
 use crate::session::readback::ReadBack;
 use crate::session::source::Source;
@@ -177,7 +178,7 @@ fn open<C: Completions>(file: &FileTerms<C::File>, access: Access, backend: &mut
     let id = backend.open(file, access, *mode)?;
     let reads_max = match mode {
         Mode::Memory => 1, // done at once, so it is hashed while it is in the cache
-        Mode::Buffered => 4,
+        Mode::Buffered => BUFFERED_READS_MAX,
         Mode::Direct => usize::MAX,
     };
     Ok(OpenFile { id, mode: *mode, bytes: *bytes, reads_max, holes: Holes::default() })

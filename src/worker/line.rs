@@ -9,15 +9,12 @@
 
 use crate::completion::{Completions, Operation, Part, SocketId, Tag};
 use crate::extent::Run;
-use crate::limits::{FRAME_LEN_MAX, PAYLOAD_BYTES_MAX, PIECES_MAX};
+use crate::limits::{FRAME_LEN_MAX, LINE_PARTS_MAX, PAYLOAD_BYTES_MAX, PIECES_MAX};
 use crate::seal::{Duplex, Forged};
 use crate::wire::{
     DecodeError, Frame, Header, clear_tags, encode, header, open_data, open_frame, seal_data, seal_frame,
 };
 use std::ops::Range;
-
-/// Parts of one send: the pieces of a few data frames, and frames between them.
-const PARTS_MAX: usize = 2 * PIECES_MAX + 8;
 
 /// Why a line has nothing more to say that makes sense.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -95,9 +92,9 @@ impl<C: Completions> Line<C> {
             seals,
             outgoing: None,
             outgoing_bytes: 0,
-            segments: Vec::with_capacity(PARTS_MAX),
+            segments: Vec::with_capacity(LINE_PARTS_MAX),
             payload_bytes: 0,
-            parts: Some(Vec::with_capacity(PARTS_MAX)),
+            parts: Some(Vec::with_capacity(LINE_PARTS_MAX)),
             incoming: Some(incoming),
             start: 0,
             end: 0,
@@ -113,7 +110,7 @@ impl<C: Completions> Line<C> {
     pub(super) fn takes_frame(&self) -> bool {
         self.parts.is_some()
             && self.outgoing_bytes as usize + FRAME_LEN_MAX <= crate::limits::FRAME_BUFFER_BYTES
-            && self.segments.len() + PIECES_MAX < PARTS_MAX
+            && self.segments.len() + PIECES_MAX < LINE_PARTS_MAX
             && self.payload_bytes < if self.is_sealed() { 1 } else { PAYLOAD_BYTES_MAX }
     }
 

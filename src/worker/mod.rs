@@ -16,7 +16,7 @@ mod turns;
 use crate::completion::{Account, Completions, Errno, Pool};
 use crate::counters::Counter;
 use crate::extent::StripeIndex;
-use crate::limits::{ADMISSION_MS, HASH_QUANTUM_BYTES, SESSIONS_MAX};
+use crate::limits::{ADMISSION_MS, HASH_QUANTUM_BYTES, HELD_UP_MS, LOOK_MS, SESSIONS_MAX};
 use crate::session::ProtocolError;
 use connection::{Bench, Connection, Context, Hunger};
 use crossbeam_channel::Receiver;
@@ -98,9 +98,6 @@ pub struct Worker<C: Completions> {
     looked_ms: u64,
 }
 
-/// How long a worker waits at most before it looks whether bytes move that it does not see.
-const LOOK_MS: u64 = 1000;
-
 impl<C: Completions> Worker<C> {
     /// A worker without guests.
     pub fn new(backend: C, jobs: Receiver<Job<C>>) -> Self {
@@ -174,7 +171,7 @@ impl<C: Completions> Worker<C> {
         let busy = !self.list.is_empty() || !self.jobs.is_empty() || outwritten;
         let wait_ms = match (busy || copies, held_up) {
             (true, _) => 0,
-            (false, true) => wait_ms.min(10),
+            (false, true) => wait_ms.min(HELD_UP_MS),
             (false, false) => wait_ms,
         };
         if wait_ms > 0 || copies {

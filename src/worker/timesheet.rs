@@ -5,9 +5,10 @@
 //! for one guest the others are booked nothing: their other ends see that they wait for no reason of their own.
 
 use super::connection::Connection;
-use super::{Guest, LOOK_MS, OpenFile, Worker};
+use super::{Guest, OpenFile, Worker};
 use crate::completion::{Completions, Mode};
 use crate::counters::Counter;
+use crate::limits::LOOK_MS;
 
 /// Work is booked more often than that. Whoever was away for longer was stopped, and that is nothing to be booked here: the
 /// other end sees it.
