@@ -41,6 +41,7 @@
 //! | how a copy goes from its first step to its last | `control/client.rs`, then `session/course.rs` |
 //! | what a benchmark does to its target | `control/benchmark.rs`, then `root/mutation.rs` |
 //! | who may come in, and whom a client trusts | `control/identity/mod.rs` |
+//! | how a server serves one client | `control/server/visit.rs` |
 //! | how many may come, and who makes room | `control/door.rs` before they are known, `control/room.rs` then, `limits.rs` |
 //! | what a server tells of a caller, and whom | `control/record.rs`, then `report/session.rs` and `control/audit.rs` |
 //! | what systemd hands over, and is told | `control/listen.rs`, `control/notify.rs`; its units are in `contrib/` |
