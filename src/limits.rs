@@ -200,7 +200,7 @@ pub const OUTWRITTEN_TURNS_MAX: u32 = 64;
 /// A plain write through the page cache that took so long had to wait for the disk: one of a payload takes 0.1 to 0.3 ms.
 pub const SLOW_WRITE_MS: u64 = 10;
 /// For so many times as long as it took, writes to that file are given to the ring, which has a thread of the kernel's wait.
-/// That costs a third of the rate where nothing has to be waited for (DESIGN: 7.1 GB/s instead of 11.2).
+/// That costs a third of the rate where nothing has to be waited for (7.1 GB/s a core instead of 11.2).
 pub const SLOW_WRITE_REST: u32 = 64;
 
 // --- operations of one worker ---
