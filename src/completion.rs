@@ -175,8 +175,9 @@ pub enum Operation<B, S> {
     /// Reads the file's bytes from `offset` on into `buffer[from..until]`. Fewer than asked for: the file ends there, or
     /// the kernel was short.
     Read { file: FileId, offset: u64, buffer: B, from: u32, until: u32 },
-    /// Writes `part` at `offset`.
-    Write { file: FileId, offset: u64, part: Part<S> },
+    /// Writes `part` at `offset`. With `room`, which is for direct writes, room is set aside there first, so that they need
+    /// not wait for each other; a file system that cannot do so is not an error.
+    Write { file: FileId, offset: u64, part: Part<S>, room: bool },
     /// Receives into `buffer[from..until]`: some bytes, or with `whole` all of them unless the connection ends. 0 bytes:
     /// the peer will send no more, so never ask for none.
     Receive { socket: SocketId, buffer: B, from: u32, until: u32, whole: bool },
@@ -253,9 +254,6 @@ pub trait Completions {
     fn next_hole(&mut self, file: FileId, offset: u64) -> Result<Option<(u64, u64)>, Errno>;
     /// Makes `bytes` from `offset` on read as zeros: as a hole, or as zeros written where holes are refused. A plain call.
     fn punch(&mut self, file: FileId, offset: u64, bytes: u64) -> Result<(), Errno>;
-    /// Sets room aside for `bytes` from `offset` on, so that direct writes there need not wait for each other. A file
-    /// system that cannot do so is not an error. A plain call.
-    fn allocate(&mut self, file: FileId, offset: u64, bytes: u64) -> Result<(), Errno>;
 
     /// Starts an operation, at the latest with the next turn. At most [`crate::limits::OPERATIONS_MAX`] are in flight.
     fn push(&mut self, tag: Tag, operation: Operation<Self::Buffer, Self::Shared>);

@@ -313,7 +313,7 @@ impl Sim {
                 buffer[from..from + moved].copy_from_slice(&world.disks[disk].bytes[offset..offset + moved]);
                 moved
             }
-            Operation::Write { file, offset, part } => {
+            Operation::Write { file, offset, part, .. } => {
                 if world.strikes(|fault| match fault {
                     Fault::WriteFails { countdown } => Some(countdown),
                     _ => None,
@@ -503,10 +503,6 @@ impl Completions for Sim {
         let (disk, _) = self.files[file.0 as usize].unwrap();
         let offset = usize::try_from(offset).unwrap();
         self.world.borrow_mut().disks[disk].punch(offset, offset + usize::try_from(bytes).unwrap());
-        Ok(())
-    }
-
-    fn allocate(&mut self, _file: FileId, _offset: u64, _bytes: u64) -> Result<(), Errno> {
         Ok(())
     }
 

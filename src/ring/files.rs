@@ -130,17 +130,6 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Sets room aside. Only what the write itself would fail with as well is an error.
-    pub(super) fn allocate(&self, offset: u64, bytes: u64) -> Result<(), Errno> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        match retry_on_intr(|| fallocate(&self.descriptor, FallocateFlags::empty(), offset, bytes)) {
-            Err(error @ (Error::NOSPC | Error::DQUOT | Error::FBIG | Error::IO)) => Err(errno(error)),
-            _ => Ok(()),
-        }
-    }
-
     fn bytes(&self) -> Result<u64, Errno> {
         let stat = fstat(&self.descriptor).map_err(errno)?;
         Ok(u64::try_from(stat.st_size).unwrap_or(0))

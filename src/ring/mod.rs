@@ -135,7 +135,7 @@ impl Ring {
                 (file.mode == Mode::Memory || from == until)
                     .then(|| file.read(&mut buffer[index(*from)..index(*until)], *offset))
             }
-            Operation::Write { file, offset, part } => {
+            Operation::Write { file, offset, part, .. } => {
                 if part.from == part.until {
                     return Some(Ok(0));
                 }
@@ -183,7 +183,10 @@ impl Ring {
                     self.await_wake().expect(REFUSED);
                 }
                 CANCEL => {}
-                slot => return Some(self.in_flight.remove(slot, entry.result())),
+                slot => match self.in_flight.go_on(slot, entry.result()) {
+                    Some(next) => self.post(&next).expect(REFUSED),
+                    None => return Some(self.in_flight.remove(slot, entry.result())),
+                },
             }
         }
     }
@@ -285,10 +288,6 @@ impl Completions for Ring {
 
     fn punch(&mut self, file: FileId, offset: u64, bytes: u64) -> Result<(), Errno> {
         self.files.at(file.0).punch(offset, bytes)
-    }
-
-    fn allocate(&mut self, file: FileId, offset: u64, bytes: u64) -> Result<(), Errno> {
-        self.files.at(file.0).allocate(offset, bytes)
     }
 
     fn push(&mut self, tag: Tag, mut operation: Operation<Buffer, Shared>) {

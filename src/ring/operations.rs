@@ -27,6 +27,8 @@ struct Slot {
     /// Bytes asked for; past the page cache the kernel may move more, rounded up.
     asked: u32,
     message: Option<Box<Message>>,
+    /// Room is being set aside, for what is then written through this descriptor.
+    room_for: Option<Fd>,
 }
 
 impl InFlight {
@@ -51,7 +53,7 @@ impl InFlight {
         direct: bool,
     ) -> squeue::Entry {
         let descriptor = Fd(descriptor);
-        let mut message = None;
+        let (mut message, mut room_for) = (None, None);
         let asked;
         let entry = match &operation {
             Operation::Read { offset, buffer, from, until, .. } => {
@@ -59,10 +61,14 @@ impl InFlight {
                 let bytes = if direct { whole_blocks(*offset, *from, asked) } else { asked };
                 opcode::Read::new(descriptor, buffer.address(*from), bytes).offset(*offset).build()
             }
-            Operation::Write { offset, part, .. } => {
+            Operation::Write { offset, part, room, .. } => {
                 asked = part_bytes(part);
-                let bytes = if direct { whole_blocks(*offset, part.from, asked) } else { asked };
-                opcode::Write::new(descriptor, part.data.address(part.from), bytes).offset(*offset).build()
+                if *room {
+                    room_for = Some(descriptor);
+                    opcode::Fallocate::new(descriptor, asked.into()).offset(*offset).build()
+                } else {
+                    write(descriptor, *offset, part, direct)
+                }
             }
             Operation::Receive { buffer, from, until, whole, .. } => {
                 asked = within(*from, *until, buffer.len());
@@ -77,8 +83,18 @@ impl InFlight {
                 opcode::SendMsg::new(descriptor, &raw const message.header).flags(flags).build()
             }
         };
-        let slot = self.slots.insert(Slot { tag, operation, asked, message });
+        let slot = self.slots.insert(Slot { tag, operation, asked, message, room_for });
         entry.user_data(u64::from(slot))
+    }
+
+    /// What the kernel is to be asked next, where it has set room aside. `None`: this was all, or there is no room. Only what
+    /// the write would fail with as well is an error of the operation.
+    pub(super) fn go_on(&mut self, slot: u64, result: i32) -> Option<squeue::Entry> {
+        let held = self.slots.at_mut(u32::try_from(slot).expect("names a slot"));
+        let descriptor = held.room_for.take()?;
+        let Operation::Write { offset, part, .. } = &held.operation else { return None };
+        let is_full = [libc::ENOSPC, libc::EDQUOT, libc::EFBIG, libc::EIO].contains(&-result);
+        (!is_full).then(|| write(descriptor, *offset, part, true).user_data(slot))
     }
 
     /// Gives an operation back: the kernel has said how it ended, and touches nothing of it any more.
@@ -129,6 +145,12 @@ impl Message {
         self.header.msg_iovlen = count;
         listed
     }
+}
+
+fn write(descriptor: Fd, offset: u64, part: &Part<Shared>, direct: bool) -> squeue::Entry {
+    let asked = part_bytes(part);
+    let bytes = if direct { whole_blocks(offset, part.from, asked) } else { asked };
+    opcode::Write::new(descriptor, part.data.address(part.from), bytes).offset(offset).build()
 }
 
 /// Bytes of all parts.

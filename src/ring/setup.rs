@@ -49,6 +49,7 @@ impl std::error::Error for RingError {}
 const OPERATIONS: &[u8] = &[
     opcode::Read::CODE,
     opcode::Write::CODE,
+    opcode::Fallocate::CODE,
     opcode::Recv::CODE,
     opcode::SendMsg::CODE,
     opcode::PollAdd::CODE,
@@ -135,7 +136,7 @@ mod tests {
             opcode::SymlinkAt::new(here, name, name).build(),
             opcode::MkDirAt::new(here, name).build(),
             opcode::SetXattr::new(name, std::ptr::null(), name, 0).build(),
-            opcode::Fallocate::new(Fd(-1), 0).build(),
+            opcode::Fsync::new(Fd(-1)).build(),
             opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).build(),
             opcode::Connect::new(Fd(-1), std::ptr::null(), 0).build(),
         ] {

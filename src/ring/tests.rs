@@ -78,7 +78,7 @@ fn read(ring: &mut Ring, file: FileId, offset: u64, until: u32) -> Result<Vec<u8
 fn write(ring: &mut Ring, file: FileId, offset: u64, content: &[u8]) -> Result<u32, Errno> {
     let data = shared(ring, Pool::Small, content);
     let until = u32::try_from(content.len()).unwrap();
-    ring.push(Tag { owner: 2, about: 0 }, Operation::Write { file, offset, part: part(data, 0..until) });
+    ring.push(Tag { owner: 2, about: 0 }, Operation::Write { file, offset, part: part(data, 0..until), room: false });
     finish(ring).result
 }
 
@@ -143,7 +143,10 @@ fn a_refused_operation_comes_back_with_its_buffer() {
         let Some(id) = open(&mut ring, &held, Access::Read, mode) else { continue };
         let data = shared(&mut ring, Pool::Frame, b"text");
         let where_it_was = data.as_ptr();
-        ring.push(Tag { owner: 9, about: 0 }, Operation::Write { file: id, offset: 0, part: part(data, 0..4096) });
+        ring.push(
+            Tag { owner: 9, about: 0 },
+            Operation::Write { file: id, offset: 0, part: part(data, 0..4096), room: false },
+        );
         let completion = finish(&mut ring);
         assert_eq!(completion.tag, Tag { owner: 9, about: 0 });
         assert_eq!(completion.result, Err(Errno(libc::EBADF)));
@@ -394,7 +397,6 @@ fn holes_are_found_and_made() {
         ring.punch(id, end, 4096).unwrap(); // behind the end: the length stays
         assert_eq!(ring.next_hole(id, 0), Ok(Some((0, 1 << 20))));
         assert_eq!(kept.metadata().unwrap().len(), end);
-        ring.allocate(id, 0, 4096).unwrap();
         assert_eq!(read(&mut ring, id, 0, 65_536).unwrap(), vec![0; 65_536]);
         ring.close(id);
     }
@@ -432,7 +434,10 @@ fn never_more_is_in_flight_than_there_are_completion_slots() {
     let id = ring.open(&held, Access::Update, Mode::Memory).unwrap();
     let data = shared(&mut ring, Pool::Frame, b"");
     for _ in 0..=OPERATIONS_MAX {
-        ring.push(Tag { owner: 0, about: 0 }, Operation::Write { file: id, offset: 0, part: part(data.clone(), 0..0) });
+        ring.push(
+            Tag { owner: 0, about: 0 },
+            Operation::Write { file: id, offset: 0, part: part(data.clone(), 0..0), room: false },
+        );
     }
 }
 
@@ -544,7 +549,10 @@ fn a_disk_that_lets_writers_wait_holds_up_nobody_else() {
         assert!(freezer.freeze());
         let was_done_at_once = std::thread::scope(|scope| {
             scope.spawn(|| freezer.thaw_after(thread, &done));
-            ring.push(Tag { owner: 2, about: 0 }, Operation::Write { file: id, offset: 0, part: part(data, 0..4) });
+            ring.push(
+                Tag { owner: 2, about: 0 },
+                Operation::Write { file: id, offset: 0, part: part(data, 0..4), room: false },
+            );
             ring.turn(0).unwrap();
             done.store(true, std::sync::atomic::Ordering::Release);
             !ring.done.is_empty()
@@ -560,6 +568,57 @@ fn a_disk_that_lets_writers_wait_holds_up_nobody_else() {
     ring.close(id);
 }
 
+/// Trigger: a new file is written past the page cache, and each run had room set aside for it by a plain call, which waits for
+/// the file system's journal. Damage: with the worker all its sessions waited.
+#[test]
+fn a_disk_that_lets_those_wait_who_set_room_aside_holds_up_nobody_either() {
+    let Some(mut ring) = ring() else { return };
+    let Some(freezer) = Freezer::new() else {
+        return eprintln!("SKIPPED: a disk that hangs: needs root, loop devices, mkfs.ext4 and fsfreeze");
+    };
+    let (_kept, held) = file(&freezer.disk(), b"");
+    let Some(id) = open(&mut ring, &held, Access::Update, Mode::Direct) else { return };
+    let push = |ring: &mut Ring, offset: u64| {
+        let part = part(shared(ring, Pool::Small, &pattern(5000)), 0..5000);
+        ring.push(Tag { owner: 2, about: 0 }, Operation::Write { file: id, offset, part, room: true });
+        ring.turn(0).unwrap();
+    };
+    assert!(freezer.freeze());
+    push(&mut ring, 1 << 20);
+    assert!(ring.pop().is_none());
+    assert!(freezer.thaw());
+    assert_eq!(finish(&mut ring).result, Ok(5000));
+    assert_eq!(read(&mut ring, id, 1 << 20, 5000).unwrap(), pattern(5000));
+
+    let filler = tempfile::tempfile_in(freezer.disk()).unwrap();
+    while filler.try_clone().unwrap().write(&[7; 4096]).is_ok() {}
+    push(&mut ring, 4 << 20);
+    assert_eq!(finish(&mut ring).result, Err(Errno::NO_SPACE));
+    ring.close(id);
+}
+
+#[test]
+fn only_what_a_write_would_fail_with_as_well_fails_where_room_is_set_aside() {
+    let Some(mut ring) = ring() else { return };
+    for (error, goes_on) in [
+        (0, true),
+        (-libc::EOPNOTSUPP, true),
+        (-libc::EPERM, true),
+        (-libc::ENOSPC, false),
+        (-libc::EDQUOT, false),
+        (-libc::EFBIG, false),
+        (-libc::EIO, false),
+    ] {
+        let data = shared(&mut ring, Pool::Small, b"text");
+        let write = Operation::Write { file: FileId(0), offset: 0, part: part(data, 0..4), room: true };
+        let mut in_flight = InFlight::with_capacity(1);
+        let _fallocate = in_flight.insert(Tag { owner: 2, about: 0 }, write, -1, true);
+        assert_eq!(in_flight.go_on(0, error).is_some(), goes_on, "{error}");
+        assert!(in_flight.go_on(0, 4).is_none(), "it was written");
+        assert_eq!(in_flight.remove(0, 4).result, Ok(4));
+    }
+}
+
 #[test]
 fn a_disk_that_is_fast_again_is_written_to_at_once_again() {
     let Some(mut ring) = ring() else { return };
@@ -568,7 +627,10 @@ fn a_disk_that_is_fast_again_is_written_to_at_once_again() {
     for (slow_for, is_done_at_once) in [(Duration::from_secs(3600), false), (Duration::ZERO, true)] {
         ring.files.at_mut(id.0).slow_until = Some(Instant::now() + slow_for);
         let data = shared(&mut ring, Pool::Small, b"text");
-        ring.push(Tag { owner: 2, about: 0 }, Operation::Write { file: id, offset: 0, part: part(data, 0..4) });
+        ring.push(
+            Tag { owner: 2, about: 0 },
+            Operation::Write { file: id, offset: 0, part: part(data, 0..4), room: false },
+        );
         assert_eq!(!ring.done.is_empty(), is_done_at_once);
         assert_eq!(finish(&mut ring).result, Ok(4));
     }

@@ -403,7 +403,7 @@ impl<C: Completions> Connection<C> {
         guest: &Guest<C>,
         cx: &mut Context<'_, C>,
     ) -> Result<(), WorkerError> {
-        let Operation::Write { file, offset, part } = write else { return Ok(()) };
+        let Operation::Write { file, offset, part, .. } = write else { return Ok(()) };
         let bytes = result.map_err(WorkerError::Target)?;
         let whole = bytes == part.until - part.from;
         let more = if whole { None } else { goes_on_behind(&guest.target, bytes) };
@@ -416,7 +416,7 @@ impl<C: Completions> Connection<C> {
         }
         if let Some(more) = more {
             let part = Part { from: part.from + more, ..part };
-            let rest = Operation::Write { file, offset: offset + u64::from(more), part };
+            let rest = Operation::Write { file, offset: offset + u64::from(more), part, room: false };
             self.flight.push(cx.backend, What::Write, about, rest);
             return Ok(());
         }
@@ -679,10 +679,9 @@ impl<C: Completions> Connection<C> {
                 Write::Bytes(run, part) => {
                     let offset = offset_of(guest, run);
                     let end = offset + u64::from(part.until - part.from);
-                    if mode == Mode::Direct && end > basis_bytes {
-                        cx.backend.allocate(id, offset, end - offset).map_err(WorkerError::Target)?;
-                    }
-                    self.flight.push(cx.backend, What::Write, run.first, Operation::Write { file: id, offset, part });
+                    let room = mode == Mode::Direct && end > basis_bytes;
+                    let write = Operation::Write { file: id, offset, part, room };
+                    self.flight.push(cx.backend, What::Write, run.first, write);
                 }
                 Write::Hole(run) => {
                     let (offset, bytes) = (offset_of(guest, run), guest.terms.layout.run_bytes(run));
