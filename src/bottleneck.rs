@@ -123,7 +123,7 @@ impl Side {
 
 /// What limited a copy, or a part of one, that took this long; without a `peer` both ends are here. `None`: it was too
 /// short, or nothing stands out.
-pub fn limit(elapsed_us: u64, own: Side, peer: Option<Side>, same_address: bool) -> Option<Limit> {
+pub fn limit(elapsed_us: u64, own: Side, peer: Option<Side>, same_host: bool) -> Option<Limit> {
     if elapsed_us < ELAPSED_US_MIN {
         return None;
     }
@@ -134,7 +134,7 @@ pub fn limit(elapsed_us: u64, own: Side, peer: Option<Side>, same_address: bool)
     let at_most = own.peer_us.min(theirs.peer_us);
     let at_least = (own.peer_us + theirs.peer_us).saturating_sub(1000);
     // On one host they wait for the cores to turn from one to the other: what they did then is what there is to say.
-    let network = if same_address { 0 } else { at_most.midpoint(at_least) };
+    let network = if same_host { 0 } else { at_most.midpoint(at_least) };
     let at_work = theirs.hashing_us + theirs.source_disk_us + theirs.target_disk_us;
     let shares = [
         (Limit::SourceDisk, own.source_disk_us.max(theirs.source_disk_us)),

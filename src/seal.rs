@@ -50,6 +50,12 @@ impl Sealing {
         }
     }
 
+    /// Whether both ends are on one host, which have the same address or not. A port that is forwarded has the address of this
+    /// host and leads to another: then they have not met in one kernel, and what goes there is sealed.
+    pub fn stays_on_host(self, same_address: bool) -> bool {
+        same_address && self.cipher().is_none()
+    }
+
     /// The cipher, if there is one.
     pub fn cipher(self) -> Option<Cipher> {
         if let Self::Sealed(cipher) = self { Some(cipher) } else { None }
@@ -292,6 +298,19 @@ mod tests {
     fn pair(cipher: Cipher) -> (Seals, Seals) {
         let connection = secret().connection(&[2; CHALLENGE_LEN], 3);
         (connection.duplex(Side::Client, cipher).sending, connection.duplex(Side::Server, cipher).receiving)
+    }
+
+    /// Trigger: `ssh -L`. Damage: both ends waited for a network that was taken for none, and nothing limited the copy.
+    #[test]
+    fn behind_a_forwarded_port_is_another_host() {
+        let forwarded = Sealing::agreed(Some(Cipher::Aes256Gcm), true);
+        let met = Sealing::agreed(Some(Cipher::Aes256Gcm), false);
+        for (sealing, same_address, same_host) in
+            [(forwarded, true, false), (met, true, true), (Sealing::Plaintext, true, true), (forwarded, false, false)]
+        {
+            assert_eq!(sealing.stays_on_host(same_address), same_host, "{sealing:?}");
+        }
+        assert!(!Sealing::Plaintext.stays_on_host(false));
     }
 
     #[test]

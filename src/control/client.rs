@@ -55,6 +55,8 @@ struct Peer<'a> {
     link: &'a mut Link,
     /// Workers that it has for the session.
     workers: u32,
+    /// It is on this host, as far as anybody knows.
+    same_host: bool,
     /// Connections that take stripes at a time.
     at_once: u32,
 }
@@ -244,7 +246,8 @@ impl Copying {
             Ok(crew) => crew,
             Err(failure) => return Err(refuse(link, &remote.name(), failure).await),
         };
-        let peer = Peer { link: &mut link, workers: welcome.workers.min(agreed.connections), at_once };
+        let same_host = sealing.stays_on_host(same_address);
+        let peer = Peer { link: &mut link, workers: welcome.workers.min(agreed.connections), same_host, at_once };
         let ending =
             self.drive(watch, stopped, &crew, agreed.terms, metadata, source, sockets, Some(peer), names).await;
         let bytes = link.close(GOODBYE_MS).await;
@@ -271,6 +274,7 @@ impl Copying {
         }
         let (ends, notes) = files::ends(source.as_ref(), target.as_ref(), metadata.bytes, self.config.direct);
         notes.iter().for_each(|note| watch.detail(note));
+        let same_host = peer.as_ref().is_none_or(|peer| peer.same_host);
         let (peer_workers, at_once) = peer.as_ref().map_or((0, 1), |peer| (peer.workers, peer.at_once));
         let session = Session {
             terms,
@@ -283,6 +287,7 @@ impl Copying {
             sockets,
             link: peer.map(|peer| peer.link),
             peer_workers,
+            same_host,
             at_once,
             names,
             stop: stopped,

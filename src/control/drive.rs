@@ -48,6 +48,8 @@ pub(super) struct Session<'a> {
     pub(super) link: Option<&'a mut Link>,
     /// Workers that the peer has for this session.
     pub(super) peer_workers: u32,
+    /// Nothing goes over a network, as far as anybody knows.
+    pub(super) same_host: bool,
     /// Connections that take stripes at a time, at least one.
     pub(super) at_once: u32,
     pub(super) names: Names,
@@ -154,9 +156,9 @@ struct Drive<'a> {
     bell: Arc<Notify>,
     copying: Workers,
     reading_back: Option<Workers>,
-    /// What may block, and since when it does.
-    blocking: Option<(JoinHandle<Done>, Instant)>,
-    /// How long the target's disk kept control waiting.
+    /// What may block, and since when no worker has anything to do for it.
+    blocking: Option<(JoinHandle<Done>, Option<Instant>)>,
+    /// How long the target's disk kept everybody waiting.
     blocked: Duration,
     ended: Option<Result<(), Failure>>,
     began: Instant,
@@ -296,8 +298,8 @@ impl Drive<'_> {
     /// This side, from the start on.
     fn own(&self) -> Side {
         let us = |counter| self.count(counter) / 1000;
-        let blocked = self.blocked + self.blocking.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed());
-        // While the target is synced, or takes its name, no worker has anything to do.
+        let since = self.blocking.as_ref().and_then(|(_, since)| *since);
+        let blocked = self.blocked + since.as_ref().map_or(Duration::ZERO, Instant::elapsed);
         let kept_waiting = blocked * if self.session.names.target_is_here { self.copying.count() } else { 0 };
         let spent = Spent {
             hashing_us: us(Counter::HashingNs),
@@ -315,10 +317,6 @@ impl Drive<'_> {
         (self.own(), self.session.link.is_some().then_some(peer))
     }
 
-    fn same_address(&self) -> bool {
-        self.session.link.as_ref().is_none_or(|link| link.same_address())
-    }
-
     /// What limits it at present.
     fn limit_lately(&mut self) -> Option<Limit> {
         let now = self.began.elapsed();
@@ -327,19 +325,20 @@ impl Drive<'_> {
             let (own_before, peer_before) = self.lately.before;
             let peer_lately = peer.map(|peer| peer.since(peer_before.unwrap_or_default()));
             let elapsed_us = micros(now - self.lately.until);
-            let limit = limit(elapsed_us, own.since(own_before), peer_lately, self.same_address());
+            let limit = limit(elapsed_us, own.since(own_before), peer_lately, self.session.same_host);
             self.lately = Lately { until: now, before: (own, peer), limit };
         }
         self.lately.limit
     }
 
+    /// Of the end that has the target, also while that is synced and named.
+    fn target_beat(&self) -> Beat {
+        if self.session.names.target_is_here { self.beat() } else { self.course.peer_beat() }
+    }
+
     fn progress(&mut self) -> Progress {
         // Bytes are done where the target is.
-        let beat = if self.session.target.is_some() || self.session.link.is_none() {
-            self.beat()
-        } else {
-            self.course.peer_beat()
-        };
+        let beat = self.target_beat();
         Progress {
             source_bytes: self.session.terms.layout.file_bytes(),
             // They may be a peer's numbers: any.
@@ -377,7 +376,7 @@ impl Drive<'_> {
             Action::Mark => {
                 let mut target = self.session.target.take().expect("only a target is written");
                 let metadata = self.session.metadata;
-                self.block(move || {
+                self.block_beside_workers(move || {
                     let marked = target.mark_unfinished(&metadata);
                     Done::Marked(Box::new(target), marked)
                 });
@@ -406,13 +405,20 @@ impl Drive<'_> {
         }
     }
 
+    /// When the workers are done: for as long as the target is synced, or takes its name, they have nothing to do.
     fn block(&mut self, call: impl FnOnce() -> Done + Send + 'static) {
+        self.block_beside_workers(call);
+        self.blocking.iter_mut().for_each(|(_, since)| *since = Some(Instant::now()));
+    }
+
+    /// While the workers go on: those that wait for this say so themselves.
+    fn block_beside_workers(&mut self, call: impl FnOnce() -> Done + Send + 'static) {
         assert!(self.blocking.is_none(), "one thing at a time");
-        self.blocking = Some((tokio::task::spawn_blocking(call), Instant::now()));
+        self.blocking = Some((tokio::task::spawn_blocking(call), None));
     }
 
     fn unblock(&mut self) {
-        if let Some((_, since)) = self.blocking.take() {
+        if let Some((_, Some(since))) = self.blocking.take() {
             self.blocked += since.elapsed();
         }
     }
@@ -491,7 +497,6 @@ impl Drive<'_> {
         let result = self.ended.take().expect("it is over");
         let elapsed_us = micros(self.began.elapsed());
         let (own, peer) = self.sides();
-        let same_address = self.same_address();
         let mut notes = vec![format!("time of the workers: {}", own.of(elapsed_us))];
         notes.extend(peer.map(|peer| format!("time of the other end's: {}", peer.of(elapsed_us))));
         if let Some((lost, why)) = self.course.losses() {
@@ -511,7 +516,7 @@ impl Drive<'_> {
             }
         }
         let counts = self.course.outcome().unwrap_or_else(|| {
-            let beat = if self.session.names.target_is_here { self.beat() } else { self.course.peer_beat() };
+            let beat = self.target_beat();
             Committed {
                 matched_bytes: beat.matched_bytes,
                 changed_bytes: beat.changed_bytes,
@@ -527,7 +532,7 @@ impl Drive<'_> {
             counts,
             changed,
             kept,
-            limit: limit(elapsed_us, own, peer, same_address),
+            limit: limit(elapsed_us, own, peer, self.session.same_host),
             notes,
             wire_bytes: (self.count(Counter::WireSentBytes), self.count(Counter::WireReceivedBytes)),
         }
@@ -538,7 +543,7 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-async fn wait_for(blocking: &mut Option<(JoinHandle<Done>, Instant)>) -> Done {
+async fn wait_for(blocking: &mut Option<(JoinHandle<Done>, Option<Instant>)>) -> Done {
     match blocking {
         Some((handle, _)) => handle.await.expect("a blocking call does not panic"),
         None => std::future::pending().await,

@@ -1,8 +1,12 @@
 //! The ring against the real kernel: files in memory and on disk, sockets over loopback.
 
+#[path = "../../tests/pdcp/rig/freezer.rs"]
+mod freezer;
+
 use super::*;
 use crate::completion::Part;
-use crate::limits::{FRAME_BUFFER_BYTES, FRAME_BUFFERS, PAYLOAD_BUFFERS, SUBMISSIONS};
+use crate::limits::{FRAME_BUFFER_BYTES, FRAME_BUFFERS, PAYLOAD_BUFFERS, SLOW_WRITE_MS, SUBMISSIONS};
+use freezer::Freezer;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,6 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const HOUR_MS: u64 = 3_600_000;
 const EVERY_MODE: [Mode; 3] = [Mode::Memory, Mode::Buffered, Mode::Direct];
@@ -482,55 +487,15 @@ fn of_two_threads_on_one_core_each_is_without_it_for_a_while() {
     }
 }
 
-/// A file system of its own, which can be frozen: who writes to it waits until it is thawed. Gone when dropped.
-struct Freezer(tempfile::TempDir);
-
-impl Freezer {
-    fn new() -> Option<Self> {
-        let freezer = Self(tempfile::tempdir_in("/dev/shm").unwrap());
-        let image = freezer.0.path().join("image");
-        File::create(&image).unwrap().set_len(16 << 20).unwrap();
-        std::fs::create_dir(freezer.disk()).unwrap();
-        let made = run("mkfs.ext4", &["-q".as_ref(), &image])
-            && run("mount", &["-o".as_ref(), "loop".as_ref(), &image, &freezer.disk()])
-            && freezer.freeze()
-            && freezer.thaw();
-        made.then_some(freezer)
+/// Thaws as soon as `done` is, or the thread waits for the disk, and has for longer than a disk that is not slow lets it.
+fn thaw_after(freezer: &Freezer, thread: rustix::thread::Pid, done: &AtomicBool) {
+    let stat = format!("/proc/self/task/{}/stat", thread.as_raw_nonzero());
+    let waits = || std::fs::read_to_string(&stat).unwrap().rsplit_once(") ").unwrap().1.starts_with('D');
+    while !done.load(Ordering::Acquire) && !waits() {
+        std::thread::yield_now();
     }
-
-    fn disk(&self) -> PathBuf {
-        self.0.path().join("disk")
-    }
-
-    fn freeze(&self) -> bool {
-        run("fsfreeze", &["--freeze".as_ref(), &self.disk()])
-    }
-
-    fn thaw(&self) -> bool {
-        run("fsfreeze", &["--unfreeze".as_ref(), &self.disk()])
-    }
-
-    /// Thaws as soon as `done` is, or the thread waits for the disk, and has for longer than a disk that is not slow lets it.
-    fn thaw_after(&self, thread: rustix::thread::Pid, done: &std::sync::atomic::AtomicBool) {
-        let stat = format!("/proc/self/task/{}/stat", thread.as_raw_nonzero());
-        let waits = || std::fs::read_to_string(&stat).unwrap().rsplit_once(") ").unwrap().1.starts_with('D');
-        while !done.load(std::sync::atomic::Ordering::Acquire) && !waits() {
-            std::thread::yield_now();
-        }
-        std::thread::park_timeout(Duration::from_millis(10 * crate::limits::SLOW_WRITE_MS));
-        assert!(self.thaw());
-    }
-}
-
-impl Drop for Freezer {
-    fn drop(&mut self) {
-        self.thaw();
-        run("umount", &["--lazy".as_ref(), &self.disk()]);
-    }
-}
-
-fn run(program: &str, arguments: &[&Path]) -> bool {
-    std::process::Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+    std::thread::park_timeout(Duration::from_millis(10 * SLOW_WRITE_MS));
+    assert!(freezer.thaw());
 }
 
 /// Trigger: a disk lets those wait who write to it through the page cache. Damage: with the worker all its sessions waited, and took 20
@@ -539,22 +504,22 @@ fn run(program: &str, arguments: &[&Path]) -> bool {
 fn a_disk_that_lets_writers_wait_holds_up_nobody_else() {
     let Some(mut ring) = ring() else { return };
     let Some(freezer) = Freezer::new() else {
-        return eprintln!("SKIPPED: a disk that hangs: needs root, loop devices, mkfs.ext4 and fsfreeze");
+        return eprintln!("SKIPPED: {}", Freezer::NEEDS);
     };
-    let (kept, held) = file(&freezer.disk(), &[0; 4096]);
+    let (kept, held) = file(&freezer.disk, &[0; 4096]);
     let id = open(&mut ring, &held, Access::Update, Mode::Buffered).unwrap();
     let push = |ring: &mut Ring, content: &[u8; 4]| {
         let data = shared(ring, Pool::Small, content);
-        let (thread, done) = (rustix::thread::gettid(), std::sync::atomic::AtomicBool::new(false));
+        let (thread, done) = (rustix::thread::gettid(), AtomicBool::new(false));
         assert!(freezer.freeze());
         let was_done_at_once = std::thread::scope(|scope| {
-            scope.spawn(|| freezer.thaw_after(thread, &done));
+            scope.spawn(|| thaw_after(&freezer, thread, &done));
             ring.push(
                 Tag { owner: 2, about: 0 },
                 Operation::Write { file: id, offset: 0, part: part(data, 0..4), room: false },
             );
             ring.turn(0).unwrap();
-            done.store(true, std::sync::atomic::Ordering::Release);
+            done.store(true, Ordering::Release);
             !ring.done.is_empty()
         });
         assert_eq!(finish(ring).result, Ok(4));
@@ -574,9 +539,9 @@ fn a_disk_that_lets_writers_wait_holds_up_nobody_else() {
 fn a_disk_that_lets_those_wait_who_set_room_aside_holds_up_nobody_either() {
     let Some(mut ring) = ring() else { return };
     let Some(freezer) = Freezer::new() else {
-        return eprintln!("SKIPPED: a disk that hangs: needs root, loop devices, mkfs.ext4 and fsfreeze");
+        return eprintln!("SKIPPED: {}", Freezer::NEEDS);
     };
-    let (_kept, held) = file(&freezer.disk(), b"");
+    let (_kept, held) = file(&freezer.disk, b"");
     let Some(id) = open(&mut ring, &held, Access::Update, Mode::Direct) else { return };
     let push = |ring: &mut Ring, offset: u64| {
         let part = part(shared(ring, Pool::Small, &pattern(5000)), 0..5000);
@@ -590,7 +555,7 @@ fn a_disk_that_lets_those_wait_who_set_room_aside_holds_up_nobody_either() {
     assert_eq!(finish(&mut ring).result, Ok(5000));
     assert_eq!(read(&mut ring, id, 1 << 20, 5000).unwrap(), pattern(5000));
 
-    let filler = tempfile::tempfile_in(freezer.disk()).unwrap();
+    let filler = tempfile::tempfile_in(&freezer.disk).unwrap();
     while filler.try_clone().unwrap().write(&[7; 4096]).is_ok() {}
     push(&mut ring, 4 << 20);
     assert_eq!(finish(&mut ring).result, Err(Errno::NO_SPACE));

@@ -52,8 +52,10 @@ pub(super) struct Guest<C: Completions> {
     pub(super) ended: bool,
     /// What [`SessionShared::lively`] was when we last looked.
     pub(super) lively: u64,
-    /// Of the time at work that is not yet counted: writing, but to a file system that is memory.
+    /// Of the time at work that is not yet counted: writing, but to a file system that is memory ...
     pub(super) writing_ns: u64,
+    /// ... and looking for holes, with the same exception.
+    pub(super) seeking_ns: u64,
     pub(super) outbox: VecDeque<Outcome>,
     /// Control was behind, and connections may wait for it although all is told by now.
     pub(super) held_up: bool,
@@ -87,6 +89,7 @@ impl<C: Completions> Guest<C> {
             ended: false,
             lively: 0,
             writing_ns: 0,
+            seeking_ns: 0,
             outbox: VecDeque::new(),
             held_up: false,
             backend: std::marker::PhantomData,

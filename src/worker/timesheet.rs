@@ -1,7 +1,8 @@
 //! Where a worker's time goes: each guest is booked what the worker does for it, and what it waits for while the worker
 //! has nothing to do. Time in which the worker had no core to run on is neither, whatever it looks like from within.
 //!
-//! The clock is read when the worker turns from one guest to another, around a wait, and around writes. While it works
+//! The clock is read when the worker turns from one guest to another, around a wait, around writes, and
+//! around looking for holes. While it works
 //! for one guest the others are booked nothing: their other ends see that they wait for no reason of their own.
 
 use super::connection::Connection;
@@ -83,7 +84,9 @@ impl<C: Completions> Guest<C> {
     fn worked(&mut self, stretch: Stretch) {
         let worked_ns = stretch.spent_ns;
         let writing_ns = std::mem::take(&mut self.writing_ns).min(worked_ns);
-        self.shared.counters.add(Counter::HashingNs, (worked_ns - writing_ns).min(WORK_NS_MAX));
+        let seeking_ns = std::mem::take(&mut self.seeking_ns).min(worked_ns - writing_ns);
+        self.shared.counters.add(Counter::HashingNs, (worked_ns - writing_ns - seeking_ns).min(WORK_NS_MAX));
+        self.shared.counters.add(Counter::SourceDiskNs, seeking_ns.min(DISK_NS_MAX));
         self.shared.counters.add(Counter::TargetDiskNs, writing_ns.min(DISK_NS_MAX));
         self.shared.counters.add(Counter::WithoutCoreNs, stretch.without_core_ns);
     }

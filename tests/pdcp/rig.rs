@@ -4,6 +4,7 @@
 //! Nothing outlives its test: a process is killed when it is dropped, and nobody waits for one longer than
 //! [`DEADLINE`]. What a program says for other programs is judged in `summary`; how a copy is held midway is in `valve`.
 
+pub(crate) mod freezer;
 mod outside;
 mod process;
 mod race;

@@ -1,6 +1,9 @@
 //! What a server tells people and its audit log, where nobody listens, and where too many give it something to tell.
 
-use crate::rig::{DEADLINE, MIB, Part, Rig, Server, Way, key_file, pdcp};
+use crate::rig::freezer::Freezer;
+use crate::rig::{DEADLINE, KIB, MIB, Part, Rig, Server, Way, ends, key_file, pdcp};
+use pdcp::cli::{self, Command as Asked};
+use pdcp::control::{Progress, Record, Watch, client};
 use pdcp::limits::{REFUSED_LINES_BURST, STRANGERS_MAX};
 use pdcp::wire::{Purpose, encode_preamble};
 use rustix::fs::OFlags;
@@ -110,4 +113,47 @@ fn where_few_files_may_be_open_strangers_still_make_room() {
     server.process.signal(Signal::TERM);
     let ended = server.process.wait();
     ended.tells(&format!("not {STRANGERS_MAX}; raise 'ulimit -n'"));
+}
+
+/// Sees how a copy gets on, and thaws its disk as soon as some of it is done, or nothing has come of it for long.
+struct Onlooker<'a> {
+    freezer: &'a Freezer,
+    done_bytes: Vec<u64>,
+}
+
+impl Watch for Onlooker<'_> {
+    fn warn(&mut self, _line: &str) {}
+    fn detail(&mut self, _line: &str) {}
+    fn listening(&mut self, _address: std::net::SocketAddr) {}
+    fn session(&mut self, _record: &Record) {}
+
+    fn progress(&mut self, progress: Progress) {
+        self.done_bytes.push(progress.done_bytes);
+        if progress.done_bytes > 0 || self.done_bytes.len() > 50 {
+            self.freezer.thaw();
+        }
+    }
+}
+
+/// Trigger: the target's disk takes its time to mark it, to sync it, to name it. Damage: all that time the bar of a pull stood at 0,
+/// as if nothing were done, since what the source had done was shown.
+#[test]
+fn a_pull_shows_what_is_done_while_its_target_s_disk_hangs() {
+    let Some(freezer) = Freezer::new() else { return eprintln!("SKIPPED: {}", Freezer::NEEDS) };
+    let rig = Rig::in_memory();
+    let source = rig.make("source", &[Part::Data(1, 8 * MIB), Part::Data(2, KIB)]);
+    let target = freezer.disk.join("target");
+    let mut old = std::fs::read(&source).unwrap();
+    *old.last_mut().unwrap() ^= 1;
+    std::fs::write(&target, old).unwrap();
+    File::open(&target).unwrap().sync_all().unwrap();
+    let (from, to) = ends(rig.server.port, Way::Pull, &source, &target);
+    let arguments = ["--key-file".into(), key_file().into(), "--json".into(), from, to];
+    let Asked::Copy(config) = cli::parse(arguments).command else { panic!("a copy was asked for") };
+    assert!(freezer.freeze());
+    let mut onlooker = Onlooker { freezer: &freezer, done_bytes: Vec::new() };
+    let summary = client::copy(*config, &mut onlooker);
+    assert_eq!(summary.exit_code(), 0, "{:?}", summary.failures);
+    assert!(onlooker.done_bytes.iter().any(|bytes| *bytes > 0), "{:?}", onlooker.done_bytes);
+    assert!(onlooker.done_bytes.is_sorted(), "{:?}", onlooker.done_bytes);
 }

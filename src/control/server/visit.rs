@@ -143,6 +143,7 @@ impl Server {
             target_is_here: opened.target.is_some(),
         };
         let own_workers = count(&lease.workers);
+        let same_host = sealing.stays_on_host(link.same_address());
         let session = Session {
             terms,
             verify: hello.options.verify,
@@ -154,6 +155,7 @@ impl Server {
             sockets,
             link: Some(link),
             peer_workers: hello.workers.min(welcome.connections),
+            same_host,
             at_once: Deal::at_once(welcome.connections, own_workers, hello.workers, sealing == Sealing::SameKernel),
             names,
             stop: self.stopped.clone(),

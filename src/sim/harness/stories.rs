@@ -244,3 +244,36 @@ fn both_ends_get_on_in_one_worker_however_each_is_read() {
         }
     }
 }
+
+/// Trigger: a file system that takes its time to say where holes are. Damage: that was called hashing.
+#[test]
+fn who_looks_for_holes_waits_for_the_source_unless_it_is_memory() {
+    const STRIPES: u64 = 4;
+    for mode in [Mode::Buffered, Mode::Direct, Mode::Memory] {
+        let disks = vec![Disk::new(vec![7; 4 * MIB]); 2];
+        let world = Rc::new(RefCell::new(World::new(1, disks, 0, Fault::None, false)));
+        let backend = Sim::new(&world);
+        let (mailbox, jobs) = Mailbox::new(backend.waker());
+        let mut worker = Worker::new(backend, jobs);
+        let layout = Layout::checked(STRIPES * MIB as u64, BlockSize::default(), MIB as u64).unwrap();
+        let (shared, outcomes) = SessionShared::new(layout.stripes(), OUTCOMES_MAX, Waker(Arc::new(|| {})));
+        let bytes = layout.file_bytes();
+        mailbox.post(Job::Start(Box::new(Start {
+            key: SessionKey(0),
+            shared: Arc::clone(&shared),
+            terms: Terms { layout, method: Method::Blake3, basis_bytes: bytes, dry_run: false },
+            ends: Ends::Both { source: file(0, mode, bytes), sparse: true, target: Some(file(1, mode, bytes)) },
+            sockets: Vec::new(),
+            at_once: 1,
+        })));
+        for _ in 0..10_000 {
+            worker.turn(1).unwrap();
+            while outcomes.try_recv().is_ok() {}
+        }
+        assert_eq!(shared.counters.read(Counter::MatchedBytes), bytes);
+        let spent_ms = |counter| shared.counters.read(counter) / 1_000_000;
+        let in_memory = mode == Mode::Memory;
+        assert_eq!(spent_ms(Counter::SourceDiskNs) == 0, in_memory, "{mode:?}");
+        assert_eq!(spent_ms(Counter::HashingNs), u64::from(in_memory), "{mode:?}");
+    }
+}

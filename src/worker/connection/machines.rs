@@ -7,7 +7,7 @@ use super::heads::read_heads;
 use super::{
     Connection, Context, Guarded, Guest, Hunger, OpenFile, Work, WorkerError, Write, bytes_of, offset_of, part_of,
 };
-use crate::completion::{Completions, Operation, Pool};
+use crate::completion::{Completions, Mode, Operation, Pool};
 use crate::counters::Counter;
 use crate::extent::{Run, StripeIndex};
 use crate::session::readback::Action as ReadBackAction;
@@ -239,11 +239,15 @@ fn map<C: Completions>(
 ) -> Result<(), WorkerError> {
     let mut from = offset_of(guest, run);
     let end = from + guest.terms.layout.run_bytes(run);
-    let OpenFile { id, holes, .. } = guest.source.as_mut().expect("a source has a file");
+    let began_ns = cx.backend.now_ns();
+    let OpenFile { id, mode, holes, .. } = guest.source.as_mut().expect("a source has a file");
     let mut next_hole = |from| holes.next(from, |from| cx.backend.next_hole(*id, from)).map_err(WorkerError::Source);
     while let Some((hole, until)) = next_hole(from)?.filter(|(hole, _)| *hole < end) {
         source.call(|source| source.handle(SourceEvent::Hole { from: hole, until }))??;
         from = until;
+    }
+    if *mode != Mode::Memory {
+        guest.seeking_ns += cx.backend.now_ns().saturating_sub(began_ns);
     }
     source.call(|source| source.handle(SourceEvent::Mapped(stripe)))?.map_err(WorkerError::from)
 }
