@@ -345,6 +345,7 @@ impl Drive<'_> {
             done_bytes: beat.matched_bytes.saturating_add(beat.changed_bytes).saturating_add(beat.hole_bytes),
             matched_bytes: beat.matched_bytes,
             limit: self.limit_lately(),
+            still: Duration::from_millis(self.course.still_ms()),
         }
     }
 

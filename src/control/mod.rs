@@ -39,6 +39,7 @@ use crate::method::Method;
 use crate::seal::Sealing;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// One end of a copy, as typed.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -191,6 +192,8 @@ pub struct Progress {
     pub matched_bytes: u64,
     /// What limits it at present, if anything stands out.
     pub limit: Option<Limit>,
+    /// For how long nothing has moved at either end. Bytes are done by the stripe: they may stand still for longer.
+    pub still: Duration,
 }
 
 /// Who is told how it goes, while it goes. Nothing it does may change the copy.

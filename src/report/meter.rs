@@ -3,9 +3,10 @@
 //! A terminal may be stopped and a pipe full: who draws waits then. The copy does not, as it only leaves word of how far it
 //! is; what was left before that and not drawn yet is out of date.
 
-use super::{equal_share, limit, print_to, progress_line};
+use super::pace::Pacer;
+use super::{equal_share, left, limit, print_to, progress_line, speed};
 use crate::control::Progress;
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use rustix::termios::tcgetwinsize;
 use std::fmt::Display;
 use std::io::{IsTerminal, stderr};
@@ -56,8 +57,8 @@ impl Meter {
     pub(super) fn print_above(&self, line: impl Display) {
         match &*lock(&self.face) {
             // Before its first progress there is none: a server never has any, and what is refused never gets so far.
-            Face::Bar(bar) if bar.length().is_some() => bar.suspend(|| print_to(stderr(), line)),
-            Face::Bar(_) | Face::Nothing | Face::Lines { .. } => print_to(stderr(), line),
+            Face::Bar(bar, _) if bar.length().is_some() => bar.suspend(|| print_to(stderr(), line)),
+            Face::Bar(..) | Face::Nothing | Face::Lines { .. } => print_to(stderr(), line),
         }
     }
 
@@ -67,18 +68,18 @@ impl Meter {
         lock(&self.latest).take();
         match &mut *face {
             Face::Nothing => {}
-            Face::Bar(bar) => {
+            Face::Bar(bar, _) => {
                 bar.finish_and_clear();
                 *face = Face::new();
             }
             // Lines keep their pace: a copy may take less than the time between two.
-            Face::Lines { began, .. } => *began = Instant::now(),
+            Face::Lines { pacer, .. } => *pacer = Pacer::default(),
         }
     }
 
     /// Nothing is shown any more.
     pub(super) fn end(&self) {
-        if let Face::Bar(bar) = std::mem::replace(&mut *lock(&self.face), Face::Nothing) {
+        if let Face::Bar(bar, _) = std::mem::replace(&mut *lock(&self.face), Face::Nothing) {
             bar.finish_and_clear();
         }
     }
@@ -106,34 +107,38 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 enum Face {
     Nothing,
-    Bar(ProgressBar),
-    Lines { began: Instant, due: Instant },
+    Bar(ProgressBar, Pacer),
+    Lines { pacer: Pacer, due: Instant },
 }
 
 impl Face {
     fn new() -> Self {
-        let now = Instant::now();
         if stderr().is_terminal() {
-            Self::Bar(bar(ProgressDrawTarget::stderr()))
+            Self::Bar(bar(ProgressDrawTarget::stderr()), Pacer::default())
         } else {
-            Self::Lines { began: now, due: now + LINE_INTERVAL }
+            Self::Lines { pacer: Pacer::default(), due: Instant::now() + LINE_INTERVAL }
         }
     }
 
     fn show(&mut self, progress: Progress) {
+        let now = Instant::now();
         match self {
             Self::Nothing => {}
-            Self::Bar(bar) => {
+            Self::Bar(bar, pacer) => {
+                let pace = pacer.pace(now, progress);
+                let [speed, equal, left] = [speed(pace), equal_share(progress), left(pace)]
+                    .map(|part| if part.is_empty() { part } else { format!("  {part}") });
+                let limit = limit(progress);
+                let limit = if limit.is_empty() { limit } else { format!(", {limit}") };
                 bar.set_length(progress.source_bytes);
-                bar.set_message(equal_share(progress));
-                bar.set_prefix(limit(progress));
+                bar.set_message(format!("{speed}{equal}{left}{limit}"));
                 bar.set_position(progress.done_bytes);
             }
-            Self::Lines { began, due } => {
-                let now = Instant::now();
+            Self::Lines { pacer, due } => {
+                let pace = pacer.pace(now, progress);
                 if now >= *due {
                     *due = now + LINE_INTERVAL;
-                    print_to(stderr(), format_args!("pdcp: {}", progress_line(progress, now - *began)));
+                    print_to(stderr(), format_args!("pdcp: {}", progress_line(progress, pace)));
                 }
             }
         }
@@ -141,22 +146,14 @@ impl Face {
 }
 
 fn bar(target: ProgressDrawTarget) -> ProgressBar {
-    let template = "{binary_bytes:>10}{total} [{wide_bar}] {percent:>3}%  \
-        {binary_bytes_per_sec}  {msg} equal  ETA {left}{prefix}";
+    let template = "{binary_bytes:>10}{total} [{wide_bar}] {percent:>3}%{msg}";
     let style = ProgressStyle::with_template(template).expect("a template that a test parses");
-    let left = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-        // Before anything is done its estimate is 0 s.
-        _ = match state.pos() {
-            0 => out.write_str("unknown"),
-            _ => write!(out, "{:#}", HumanDuration(state.eta())),
-        };
-    };
     let total = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
         let columns = tcgetwinsize(stderr()).map_or(0, |size| size.ws_col);
         _ = out.write_str(&total(state.len().unwrap_or(0), columns));
     };
-    let style = style.with_key("left", left).with_key("total", total).progress_chars("=> ");
-    ProgressBar::with_draw_target(None, target).with_style(style).with_message("0%")
+    let style = style.with_key("total", total).progress_chars("=> ");
+    ProgressBar::with_draw_target(None, target).with_style(style)
 }
 
 /// Of how much, where so many columns leave room for it beside a bar and the longest rest; a share is told in any case.
@@ -179,11 +176,11 @@ mod tests {
 
     #[test]
     fn the_bar_stands_at_the_bytes_done() {
-        let mut face = Face::Bar(bar(ProgressDrawTarget::hidden()));
-        let limit = Some(Limit::Network);
-        face.show(Progress { source_bytes: 4 * MIB, done_bytes: MIB, matched_bytes: MIB / 2, limit });
-        let Face::Bar(bar) = &face else { unreachable!("made so above") };
-        assert_eq!((bar.position(), bar.length(), bar.message()), (MIB, Some(4 * MIB), "50%".into()));
-        assert_eq!(bar.prefix(), ", limit: network");
+        let mut face = Face::Bar(bar(ProgressDrawTarget::hidden()), Pacer::default());
+        let (limit, still) = (Some(Limit::Network), Duration::from_secs(7));
+        face.show(Progress { source_bytes: 4 * MIB, done_bytes: MIB, matched_bytes: MIB / 2, limit, still });
+        let Face::Bar(bar, _) = &face else { unreachable!("made so above") };
+        assert_eq!((bar.position(), bar.length()), (MIB, Some(4 * MIB)));
+        assert_eq!(bar.message(), "  nothing has moved for 7 s  50% equal, limit: network");
     }
 }

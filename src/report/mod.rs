@@ -8,12 +8,14 @@ mod benchmark;
 mod closing;
 mod json;
 mod meter;
+mod pace;
 mod session;
 
 use crate::control::{Progress, Record, Summary, Watch};
 use crate::failure::printable;
 use indicatif::{HumanBytes, HumanDuration};
 use meter::Meter;
+use pace::Pace;
 use std::fmt::Display;
 use std::io::{Write, stdout};
 use std::net::SocketAddr;
@@ -95,33 +97,53 @@ fn print_to(mut stream: impl Write, line: impl Display) {
 }
 
 /// What a log shows instead of a bar.
-fn progress_line(progress: Progress, elapsed: Duration) -> String {
+fn progress_line(progress: Progress, pace: Pace) -> String {
     let Progress { source_bytes, done_bytes, .. } = progress;
-    let rate = bytes_per_second(done_bytes, elapsed);
-    let eta = match (source_bytes.saturating_sub(done_bytes), rate) {
-        (0, _) => String::from("0s"),
-        (_, 0) => String::from("unknown"),
-        (rest, rate) => format!("{:#}", HumanDuration(Duration::from_secs(rest.div_ceil(rate)))),
-    };
-    format!(
-        "{} of {} done ({}%), {}/s, {} equal, ETA {eta}{}",
-        HumanBytes(done_bytes),
-        HumanBytes(source_bytes),
-        percent(done_bytes, source_bytes),
-        HumanBytes(rate),
+    let (speed, left) = (speed(pace), left(pace));
+    [
+        format!(
+            "{} of {} done ({}%)",
+            HumanBytes(done_bytes),
+            HumanBytes(source_bytes),
+            percent(done_bytes, source_bytes)
+        ),
+        speed,
         equal_share(progress),
+        left,
         limit(progress),
-    )
+    ]
+    .into_iter()
+    .filter(|part| !part.is_empty())
+    .collect::<Vec<_>>()
+    .join(", ")
+}
+
+/// How fast, or that it stands still. Empty where there is nothing left to be done.
+fn speed(pace: Pace) -> String {
+    match pace {
+        Pace::Moving { bytes_per_second, .. } => format!("{}/s", HumanBytes(bytes_per_second)),
+        Pace::Still(still) => format!("nothing has moved for {} s", still.as_secs()),
+        Pace::Done => String::new(),
+    }
+}
+
+/// How long it may still take, if that can be told at all.
+fn left(pace: Pace) -> String {
+    match pace {
+        Pace::Moving { left: Some(left), .. } => format!("ETA {:#}", HumanDuration(left)),
+        Pace::Moving { left: None, .. } => String::from("ETA unknown"),
+        Pace::Still(_) | Pace::Done => String::new(),
+    }
 }
 
 /// What limits it at present, behind everything else, as it comes and goes.
 fn limit(progress: Progress) -> String {
-    progress.limit.map_or_else(String::new, |limit| format!(", limit: {limit}"))
+    progress.limit.map_or_else(String::new, |limit| format!("limit: {limit}"))
 }
 
 /// How much of what is done was equal; nothing is claimed before something is done.
 fn equal_share(progress: Progress) -> String {
-    format!("{}%", percent(progress.matched_bytes, progress.done_bytes.max(1)))
+    format!("{}% equal", percent(progress.matched_bytes, progress.done_bytes.max(1)))
 }
 
 /// Cut off, not rounded: 100 is all of it. Of nothing, all is done.
@@ -145,16 +167,24 @@ mod tests {
     #[test]
     fn a_plain_line_tells_bytes_done_rate_equal_share_and_what_is_left() {
         #[track_caller]
-        fn check(done_bytes: u64, matched_bytes: u64, elapsed_s: u64, want: &str) {
-            let progress = Progress { source_bytes: 1000 * MIB, done_bytes, matched_bytes, limit: None };
-            assert_eq!(progress_line(progress, Duration::from_secs(elapsed_s)), want);
+        fn check(done_bytes: u64, matched_bytes: u64, pace: Pace, want: &str) {
+            let progress = Progress { source_bytes: 1000 * MIB, done_bytes, matched_bytes, ..Progress::default() };
+            assert_eq!(progress_line(progress, pace), want);
         }
-        check(0, 0, 30, "0 B of 1000.00 MiB done (0%), 0 B/s, 0% equal, ETA unknown");
-        check(300 * MIB, 0, 30, "300.00 MiB of 1000.00 MiB done (30%), 10.00 MiB/s, 0% equal, ETA 70s");
-        check(999 * MIB, 998 * MIB, 30, "999.00 MiB of 1000.00 MiB done (99%), 33.30 MiB/s, 99% equal, ETA 1s");
-        check(1000 * MIB, 1000 * MIB, 10, "1000.00 MiB of 1000.00 MiB done (100%), 100.00 MiB/s, 100% equal, ETA 0s");
+        let moving = |rate, left_s| Pace::Moving { bytes_per_second: rate, left: Some(Duration::from_secs(left_s)) };
+        let begun = Pace::Moving { bytes_per_second: 0, left: None };
+        check(0, 0, begun, "0 B of 1000.00 MiB done (0%), 0 B/s, 0% equal, ETA unknown");
+        check(
+            300 * MIB,
+            0,
+            moving(10 * MIB, 70),
+            "300.00 MiB of 1000.00 MiB done (30%), 10.00 MiB/s, 0% equal, ETA 70s",
+        );
+        let still = Pace::Still(Duration::from_millis(15_900));
+        check(300 * MIB, 0, still, "300.00 MiB of 1000.00 MiB done (30%), nothing has moved for 15 s, 0% equal");
+        check(1000 * MIB, 1000 * MIB, Pace::Done, "1000.00 MiB of 1000.00 MiB done (100%), 100% equal");
         let limited = Progress { limit: Some(Limit::SourceDisk), ..Progress::default() };
-        assert!(progress_line(limited, Duration::ZERO).ends_with("ETA 0s, limit: source disk"));
+        assert!(progress_line(limited, begun).ends_with("ETA unknown, limit: source disk"));
     }
 
     #[test]
@@ -164,8 +194,9 @@ mod tests {
         assert_eq!(percent(u64::MAX, 1), u64::MAX);
         assert_eq!(bytes_per_second(u64::MAX, Duration::ZERO), u64::MAX);
         assert_eq!(bytes_per_second(0, Duration::ZERO), 0);
-        let progress = Progress { source_bytes: 1, done_bytes: u64::MAX, matched_bytes: u64::MAX, limit: None };
-        assert!(progress_line(progress, Duration::ZERO).contains("ETA 0s"));
+        let (done_bytes, matched_bytes) = (u64::MAX, u64::MAX);
+        let progress = Progress { source_bytes: 1, done_bytes, matched_bytes, ..Progress::default() };
+        assert!(progress_line(progress, Pace::Done).contains("100% equal"));
     }
 
     #[test]

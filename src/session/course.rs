@@ -244,6 +244,11 @@ impl Course {
         self.peer_beat
     }
 
+    /// For how long nothing has moved, neither here nor there.
+    pub fn still_ms(&self) -> u64 {
+        self.now_ms.saturating_sub(self.moved_ms)
+    }
+
     /// What was said of the last data connection that was lost while stripes were copied, and how many were; `None`: none was.
     pub fn losses(&self) -> Option<(u32, &str)> {
         (self.lost > 0).then_some((self.lost, self.last_loss.as_str()))
@@ -546,7 +551,7 @@ impl Course {
             let text = format!("connection lost: {}", self.last_loss);
             return self.fail(Failure::about(Kind::ConnectionLost, &self.start.peer.clone(), text));
         }
-        if now_ms.saturating_sub(self.moved_ms) >= NO_PROGRESS_MS {
+        if self.still_ms() >= NO_PROGRESS_MS {
             let text = format!("nothing has moved for {} seconds: {}", NO_PROGRESS_MS / 1000, self.awaited());
             self.fail(Failure::about(Kind::NoProgress, &self.start.peer.clone(), text));
         }

@@ -24,4 +24,5 @@ mod security;
 mod spec;
 mod stopping;
 mod telling;
+mod terminal;
 mod tidy;

@@ -13,7 +13,7 @@ mod summary;
 mod valve;
 
 pub(crate) use outside::Outside;
-pub(crate) use process::{Process, Run};
+pub(crate) use process::{Process, Run, terminal};
 pub(crate) use race::Race;
 pub(crate) use summary::Summary;
 pub(crate) use valve::Valve;

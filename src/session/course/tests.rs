@@ -101,6 +101,28 @@ fn a_connection_that_nobody_needs_any_more_is_not_mourned() {
     story.tell(Event::Message(Message::Committed(done())), &[Action::End(Ok(()))]);
 }
 
+/// What people are told of a stall, before it is one for good.
+#[test]
+fn nothing_has_moved_since_the_last_sign_of_life_of_either_end() {
+    let mut story = Story::of(Role::Target);
+    let beat = |progress| Beat { progress, ..Beat::default() };
+    let tick = |now_ms, progress, busy| Event::Tick { now_ms, beat: beat(progress), busy };
+    for (event, still_ms) in [
+        (tick(100, 1, false), 0),
+        (tick(300, 1, false), 200),
+        (tick(400, 1, true), 0), // a sync of ours takes long
+        (Event::Message(Message::Beat(beat(0))), 0),
+        (tick(600, 1, false), 200),
+        (Event::Message(Message::Beat(beat(0))), 200), // the peer lives, but does not get on
+        (Event::Message(Message::Beat(beat(1))), 0),
+        (tick(900, 1, false), 300),
+        (tick(1000, 2, false), 0),
+    ] {
+        story.0.handle(event);
+        assert_eq!(story.0.still_ms(), still_ms);
+    }
+}
+
 /// Trigger: a target begins with the last stripe of a file that is one large hole. Damage: the source set memory aside
 /// for all stripes before it, 33 bytes each: half a gigabyte at 16 TiB. Cure: what is kept follows the work.
 #[test]

@@ -10,6 +10,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -65,11 +66,7 @@ impl Process {
     /// Starts it on a terminal, as far as its standard input and error go, where somebody types this.
     #[track_caller]
     pub(crate) fn start_on_terminal(mut command: Command, typed: &[u8]) -> Self {
-        let mut screen = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
-        grantpt(&screen).unwrap();
-        unlockpt(&screen).unwrap();
-        let name = ptsname(&screen, Vec::new()).unwrap();
-        let terminal = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        let (mut screen, terminal) = terminal();
         screen.write_all(typed).unwrap();
         let shown = format!("{command:?}");
         command.stdin(terminal.try_clone().unwrap()).stderr(terminal).stdout(Stdio::null());
@@ -135,6 +132,16 @@ impl Process {
         let timeout = Timespec { tv_sec: i64::try_from(patience.as_secs()).unwrap(), tv_nsec: 0 };
         poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout)).unwrap() > 0
     }
+}
+
+/// A terminal: its other side, and where a program has it.
+pub(crate) fn terminal() -> (File, OwnedFd) {
+    let screen = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
+    grantpt(&screen).unwrap();
+    unlockpt(&screen).unwrap();
+    let name = ptsname(&screen, Vec::new()).unwrap();
+    let terminal = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    (screen, terminal)
 }
 
 /// A terminal from its other side.

@@ -1,0 +1,80 @@
+//! What is seen on a terminal while a copy runs, or while it waits. Nothing here looks at how long anything takes.
+
+use crate::rig::{DEADLINE, MIB, Part, Rig, Valve, Way, ends, pdcp, terminal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::termios::{Winsize, tcsetwinsize};
+use std::fs::File;
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+
+/// A program on a terminal, and what it has written there. It ends with the test.
+struct Watched {
+    child: Child,
+    screen: File,
+    seen: String,
+}
+
+impl Watched {
+    fn start(mut command: Command, columns: u16) -> Self {
+        let (screen, terminal) = terminal();
+        tcsetwinsize(&terminal, Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        command.env("TERM", "xterm").stdout(Stdio::null()).stderr(terminal);
+        Self { child: command.spawn().unwrap(), screen, seen: String::new() }
+    }
+
+    /// Something more, if it has not ended.
+    #[track_caller]
+    fn look(&mut self) -> bool {
+        let patience = Timespec { tv_sec: i64::try_from(DEADLINE.as_secs()).unwrap(), tv_nsec: 0 };
+        let there = poll(&mut [PollFd::new(&self.screen, PollFlags::IN)], Some(&patience)).unwrap();
+        assert!(there > 0, "it hangs: {:?}", self.seen);
+        let mut some = [0; 4096];
+        // Nobody there any more is an error.
+        let read = self.screen.read(&mut some).unwrap_or(0);
+        self.seen.push_str(&String::from_utf8_lossy(&some[..read]));
+        read > 0
+    }
+
+    #[track_caller]
+    fn until(&mut self, wanted: &str) {
+        while !self.seen.contains(wanted) {
+            assert!(self.look(), "no '{wanted}' in {:?}", self.seen);
+        }
+    }
+
+    /// Its exit code, and all that was seen.
+    #[track_caller]
+    fn end(mut self) -> (Option<i32>, String) {
+        while self.look() {}
+        (self.child.wait().unwrap().code(), std::mem::take(&mut self.seen))
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// A copy on a terminal so wide, by a network that lets nothing more pass until it is opened.
+fn held(rig: &Rig, way: Way, columns: u16) -> (Watched, Valve) {
+    let valve = Valve::new(rig.server.port, 2_000_000);
+    let source = rig.make("source", &[Part::Data(1, 8 * MIB)]);
+    let (from, to) = ends(valve.port, way, &source, &rig.path("target"));
+    let copy = Watched::start(pdcp(&[from, to]), columns);
+    valve.wait_until_held();
+    (copy, valve)
+}
+
+/// Trigger: a server that is stopped. Damage: the rate faded, and the rest grew to days. Cure: it is called what it is.
+#[test]
+fn a_copy_that_stands_still_says_so() {
+    for way in Way::REMOTE {
+        let rig = Rig::in_memory();
+        let (mut copy, valve) = held(&rig, way, 80);
+        copy.until("nothing has moved for ");
+        valve.open();
+        assert_eq!(copy.end().0, Some(0));
+    }
+}
