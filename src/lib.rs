@@ -50,6 +50,7 @@
 //! | what exit 0 promises | `root/commit.rs` |
 //! | why a number is what it is | `limits.rs` |
 //! | what limits a copy, and how that is known | `bottleneck.rs`, then `worker/timesheet.rs` |
+//! | what is seen while a copy runs | `report/meter.rs`, then `report/row.rs` and `report/pace.rs` |
 //! | which exit code, which words | `failure.rs`, `root/error.rs`, `report/closing.rs` |
 //! | how a peer's path is kept inside | `root/jail.rs`, then `root/place.rs`; what a peer may do: `control/access.rs` |
 //! | why `unsafe` is sound | `ring/mod.rs` |

@@ -4,9 +4,9 @@
 //! is; what was left before that and not drawn yet is out of date.
 
 use super::pace::Pacer;
-use super::{equal_share, left, limit, print_to, progress_line, speed};
+use super::row::{self, Row};
+use super::{print_to, progress_line, write_to};
 use crate::control::Progress;
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use rustix::termios::tcgetwinsize;
 use std::fmt::Display;
 use std::io::{IsTerminal, stderr};
@@ -16,9 +16,6 @@ use std::time::{Duration, Instant};
 
 /// Between two plain lines of progress where standard error is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// From here on a line of progress has room for everything.
-const WIDE_COLUMNS: u16 = 100;
 
 /// Takes word of how far a copy is, and has it shown.
 #[derive(Debug)]
@@ -53,12 +50,11 @@ impl Meter {
         _ = bell.try_send(()); // or it has been rung already
     }
 
-    /// One line on standard error; a bar stays below it.
+    /// One line on standard error; a bar goes on below it.
     pub(super) fn print_above(&self, line: impl Display) {
-        match &*lock(&self.face) {
-            // Before its first progress there is none: a server never has any, and what is refused never gets so far.
-            Face::Bar(bar, _) if bar.length().is_some() => bar.suspend(|| print_to(stderr(), line)),
-            Face::Bar(..) | Face::Nothing | Face::Lines { .. } => print_to(stderr(), line),
+        match &mut *lock(&self.face) {
+            Face::Bar { row, .. } => write_to(stderr(), &row.end_with(line)),
+            Face::Nothing | Face::Lines { .. } => print_to(stderr(), line),
         }
     }
 
@@ -68,9 +64,9 @@ impl Meter {
         lock(&self.latest).take();
         match &mut *face {
             Face::Nothing => {}
-            Face::Bar(bar, _) => {
-                bar.finish_and_clear();
-                *face = Face::new();
+            Face::Bar { row, pacer } => {
+                write_to(stderr(), row.clear());
+                *pacer = Pacer::default();
             }
             // Lines keep their pace: a copy may take less than the time between two.
             Face::Lines { pacer, .. } => *pacer = Pacer::default(),
@@ -79,8 +75,8 @@ impl Meter {
 
     /// Nothing is shown any more.
     pub(super) fn end(&self) {
-        if let Face::Bar(bar, _) = std::mem::replace(&mut *lock(&self.face), Face::Nothing) {
-            bar.finish_and_clear();
+        if let Face::Bar { mut row, .. } = std::mem::replace(&mut *lock(&self.face), Face::Nothing) {
+            write_to(stderr(), row.clear());
         }
     }
 }
@@ -107,14 +103,16 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 enum Face {
     Nothing,
-    Bar(ProgressBar, Pacer),
+    Bar { row: Row, pacer: Pacer },
     Lines { pacer: Pacer, due: Instant },
 }
 
 impl Face {
     fn new() -> Self {
-        if stderr().is_terminal() {
-            Self::Bar(bar(ProgressDrawTarget::stderr()), Pacer::default())
+        // What is no more than paper erases no row.
+        let erases = std::env::var_os("TERM").is_some_and(|name| name != "dumb");
+        if stderr().is_terminal() && erases {
+            Self::Bar { row: Row::default(), pacer: Pacer::default() }
         } else {
             Self::Lines { pacer: Pacer::default(), due: Instant::now() + LINE_INTERVAL }
         }
@@ -124,15 +122,11 @@ impl Face {
         let now = Instant::now();
         match self {
             Self::Nothing => {}
-            Self::Bar(bar, pacer) => {
-                let pace = pacer.pace(now, progress);
-                let [speed, equal, left] = [speed(pace), equal_share(progress), left(pace)]
-                    .map(|part| if part.is_empty() { part } else { format!("  {part}") });
-                let limit = limit(progress);
-                let limit = if limit.is_empty() { limit } else { format!(", {limit}") };
-                bar.set_length(progress.source_bytes);
-                bar.set_message(format!("{speed}{equal}{left}{limit}"));
-                bar.set_position(progress.done_bytes);
+            Self::Bar { row, pacer } => {
+                // Now, as it may have changed.
+                let columns = tcgetwinsize(stderr()).map_or(0, |size| size.ws_col);
+                let text = row::progress(progress, pacer.pace(now, progress), columns);
+                write_to(stderr(), &row.show(&text));
             }
             Self::Lines { pacer, due } => {
                 let pace = pacer.pace(now, progress);
@@ -142,45 +136,5 @@ impl Face {
                 }
             }
         }
-    }
-}
-
-fn bar(target: ProgressDrawTarget) -> ProgressBar {
-    let template = "{binary_bytes:>10}{total} [{wide_bar}] {percent:>3}%{msg}";
-    let style = ProgressStyle::with_template(template).expect("a template that a test parses");
-    let total = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-        let columns = tcgetwinsize(stderr()).map_or(0, |size| size.ws_col);
-        _ = out.write_str(&total(state.len().unwrap_or(0), columns));
-    };
-    let style = style.with_key("total", total).progress_chars("=> ");
-    ProgressBar::with_draw_target(None, target).with_style(style)
-}
-
-/// Of how much, where so many columns leave room for it beside a bar and the longest rest; a share is told in any case.
-fn total(bytes: u64, columns: u16) -> String {
-    if columns < WIDE_COLUMNS { String::new() } else { format!(" of {}", HumanBytes(bytes)) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bottleneck::Limit;
-
-    const MIB: u64 = 1 << 20;
-
-    #[test]
-    fn a_narrow_terminal_has_a_bar_too() {
-        assert_eq!(total(5 * MIB, 100), " of 5.00 MiB");
-        assert_eq!(total(5 * MIB, 80), "");
-    }
-
-    #[test]
-    fn the_bar_stands_at_the_bytes_done() {
-        let mut face = Face::Bar(bar(ProgressDrawTarget::hidden()), Pacer::default());
-        let (limit, still) = (Some(Limit::Network), Duration::from_secs(7));
-        face.show(Progress { source_bytes: 4 * MIB, done_bytes: MIB, matched_bytes: MIB / 2, limit, still });
-        let Face::Bar(bar, _) = &face else { unreachable!("made so above") };
-        assert_eq!((bar.position(), bar.length()), (MIB, Some(4 * MIB)));
-        assert_eq!(bar.message(), "  nothing has moved for 7 s  50% equal, limit: network");
     }
 }

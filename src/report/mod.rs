@@ -9,6 +9,7 @@ mod closing;
 mod json;
 mod meter;
 mod pace;
+mod row;
 mod session;
 
 use crate::control::{Progress, Record, Summary, Watch};
@@ -91,8 +92,12 @@ impl Watch for Report {
 }
 
 /// One write a line, so that lines of several processes do not mix. A failure to write is nobody's business here.
-fn print_to(mut stream: impl Write, line: impl Display) {
-    let _ = stream.write_all(format!("{line}\n").as_bytes());
+fn print_to(stream: impl Write, line: impl Display) {
+    write_to(stream, &format!("{line}\n"));
+}
+
+fn write_to(mut stream: impl Write, text: &str) {
+    let _ = stream.write_all(text.as_bytes());
     let _ = stream.flush();
 }
 

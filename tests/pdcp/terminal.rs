@@ -78,3 +78,20 @@ fn a_copy_that_stands_still_says_so() {
         assert_eq!(copy.end().0, Some(0));
     }
 }
+
+/// Trigger: 40 columns. Damage: the row went on in the next one or two, and what was above was erased with it. Cure: what
+/// finds no room is left out.
+#[test]
+fn no_row_is_wider_than_the_terminal() {
+    for columns in [20, 40, 80, 120] {
+        let rig = Rig::in_memory();
+        let (mut copy, valve) = held(&rig, Way::Push, columns);
+        copy.until("%");
+        valve.open();
+        let (code, seen) = copy.end();
+        assert_eq!(code, Some(0));
+        for row in seen.split(['\r', '\n']).map(|row| row.trim_start_matches("\x1b[K\x1b[J")) {
+            assert!(row.len() < usize::from(columns), "{columns}: {row:?}");
+        }
+    }
+}

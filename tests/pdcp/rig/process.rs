@@ -69,6 +69,8 @@ impl Process {
         let (mut screen, terminal) = terminal();
         screen.write_all(typed).unwrap();
         let shown = format!("{command:?}");
+        // One that can erase a row: it is drawn.
+        command.env("TERM", "xterm");
         command.stdin(terminal.try_clone().unwrap()).stderr(terminal).stdout(Stdio::null());
         let child = command.spawn().unwrap();
         Self { child, shown, stdout: None, lines: lines_of(Screen(screen)), said: Vec::new() }
