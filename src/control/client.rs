@@ -133,6 +133,7 @@ impl Copying {
                 let source = open_source(source.as_os_str().as_bytes()).await?;
                 let metadata = source.facts().metadata();
                 let name = last_name(&self.config.source_typed).unwrap_or_default().to_vec();
+                watch.waiting("the target");
                 self.open_target(target.as_os_str().as_bytes().to_vec(), name, Some(&source)).await?;
                 self.drive_locally(watch, stopped, plan, source, metadata).await
             }
@@ -151,6 +152,7 @@ impl Copying {
                     failure = told_to_stop(&mut stop) => return Err(failure),
                 };
                 let name = last_name(&remote.path).unwrap_or_default().to_vec();
+                watch.waiting("the target");
                 let opened = self.open_target(target.as_os_str().as_bytes().to_vec(), name, None).await;
                 if let Err(failure) = opened {
                     return Err(refuse(connected.link, &remote.name(), failure).await);
@@ -318,6 +320,7 @@ impl Copying {
     ) -> Result<Remotely, Failure> {
         let peer = remote.name();
         let identity = ClientIdentity::load(self.config.key_file.as_deref())?;
+        watch.waiting(&String::from_utf8_lossy(&peer));
         let (host, port) = (remote.host.clone(), remote.port);
         let socket = link::detached(move || dial::connect(&host, port)).await;
         let socket = socket.unwrap_or_else(|error| Err(format!("no thread to reach it by: {error}")));

@@ -206,6 +206,8 @@ pub trait Watch {
     fn listening(&mut self, address: SocketAddr);
     /// A server is done with a caller.
     fn session(&mut self, record: &Record);
+    /// A server, or whoever has the target, is waited for from now on, until there is progress.
+    fn waiting(&mut self, whom: &str);
     /// Called ten times a second or so while bytes move.
     fn progress(&mut self, progress: Progress);
 }

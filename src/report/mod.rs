@@ -86,6 +86,13 @@ impl Watch for Report {
         }
     }
 
+    fn waiting(&mut self, whom: &str) {
+        // Programs have no use for it.
+        if !self.json {
+            self.meter.wait(printable(whom.as_bytes()));
+        }
+    }
+
     fn progress(&mut self, progress: Progress) {
         self.meter.show(progress);
     }

@@ -9,6 +9,7 @@ use super::{equal_share, left, limit, percent, speed};
 use crate::control::Progress;
 use indicatif::HumanBytes;
 use std::fmt::Display;
+use std::time::Duration;
 
 /// To the begin of the row; erases it, then what is below: tmux keeps a copy of what is erased from the top of the screen down.
 const ERASE: &str = "\r\x1b[K\x1b[J";
@@ -44,6 +45,11 @@ impl Row {
 /// How many columns of so many may be used: in the last one some terminals go on to the next row. `0`: nobody knows.
 fn room(columns: u16) -> usize {
     usize::from(if columns == 0 { COLUMNS } else { columns }) - 1
+}
+
+/// Who is waited for, and since when, in one row of so many columns.
+pub(super) fn waiting(whom: &str, since: Duration, columns: u16) -> String {
+    format!("waiting for {whom}, {} s", since.as_secs()).chars().take(room(columns)).collect()
 }
 
 /// How far a copy is, in one row of so many columns. What is missed least is left out where there is no room.
@@ -83,7 +89,6 @@ fn bar(part: u64, whole: u64, cells: usize) -> String {
 mod tests {
     use super::*;
     use crate::bottleneck::Limit;
-    use std::time::Duration;
 
     const MIB: u64 = 1 << 20;
 
@@ -133,6 +138,14 @@ mod tests {
             }
         }
         assert_eq!(progress(half(), moving(), 0), progress(half(), moving(), 80));
+    }
+
+    #[test]
+    fn a_row_says_who_is_waited_for_as_far_as_there_is_room() {
+        let since = Duration::from_millis(5900);
+        assert_eq!(waiting("host:9000", since, 80), "waiting for host:9000, 5 s");
+        assert_eq!(waiting("host:9000", since, 20), "waiting for host:90");
+        assert_eq!(waiting("höst:9000", since, 16), "waiting for hös");
     }
 
     #[test]

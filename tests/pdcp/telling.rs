@@ -126,6 +126,7 @@ impl Watch for Onlooker<'_> {
     fn detail(&mut self, _line: &str) {}
     fn listening(&mut self, _address: std::net::SocketAddr) {}
     fn session(&mut self, _record: &Record) {}
+    fn waiting(&mut self, _whom: &str) {}
 
     fn progress(&mut self, progress: Progress) {
         self.done_bytes.push(progress.done_bytes);

@@ -5,6 +5,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{Winsize, tcsetwinsize};
 use std::fs::File;
 use std::io::Read;
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 /// A program on a terminal, and what it has written there. It ends with the test.
@@ -94,4 +95,26 @@ fn no_row_is_wider_than_the_terminal() {
             assert!(row.len() < usize::from(columns), "{columns}: {row:?}");
         }
     }
+}
+
+/// Trigger: a server that is stopped. Damage: an empty terminal for 30 s. Cure: a word about who is waited for, which goes
+/// away, and which no program is told.
+#[test]
+fn a_server_that_does_not_answer_is_seen_to_be_waited_for() {
+    let rig = Rig::in_memory();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let (from, to) = ends(port, Way::Pull, &rig.path("source"), &rig.path("target"));
+    let mut waits = Watched::start(pdcp(&[&from, &to]), 80);
+    let mut waits_quietly = Watched::start(pdcp(&["--json".as_ref(), &*from, &*to]), 80);
+    let callers = [silent.accept().unwrap(), silent.accept().unwrap()];
+    waits.until(&format!("\x1b[Jwaiting for 127.0.0.1:{port}, "));
+    drop((silent, callers));
+    for copy in [&mut waits, &mut waits_quietly] {
+        while copy.look() {}
+        assert_eq!(copy.child.wait().unwrap().code(), Some(35), "{:?}", copy.seen);
+    }
+    let last = waits.seen.rsplit("\x1b[J").next().unwrap();
+    assert!(last.starts_with("pdcp: "), "{last:?}");
+    assert!(!waits_quietly.seen.contains("waiting"), "{:?}", waits_quietly.seen);
 }
