@@ -139,12 +139,13 @@ fn speed(pace: Pace) -> String {
     }
 }
 
-/// How long it may still take, if that can be told at all.
+/// How long it may still take, if that can be told at all: not of a disk that is synced, or read back.
 fn left(pace: Pace) -> String {
     match pace {
         Pace::Moving { left: Some(left), .. } => format!("ETA {:#}", HumanDuration(left)),
         Pace::Moving { left: None, .. } => String::from("ETA unknown"),
-        Pace::Still(_) | Pace::Done => String::new(),
+        Pace::Done => String::from("finishing"),
+        Pace::Still(_) => String::new(),
     }
 }
 
@@ -194,7 +195,7 @@ mod tests {
         );
         let still = Pace::Still(Duration::from_millis(15_900));
         check(300 * MIB, 0, still, "300.00 MiB of 1000.00 MiB done (30%), nothing has moved for 15 s, 0% equal");
-        check(1000 * MIB, 1000 * MIB, Pace::Done, "1000.00 MiB of 1000.00 MiB done (100%), 100% equal");
+        check(1000 * MIB, 1000 * MIB, Pace::Done, "1000.00 MiB of 1000.00 MiB done (100%), 100% equal, finishing");
         let limited = Progress { limit: Some(Limit::SourceDisk), ..Progress::default() };
         assert!(progress_line(limited, begun).ends_with("ETA unknown, limit: source disk"));
     }

@@ -2,7 +2,8 @@
 //!
 //! Between two writes the cursor stands where the row begins. A terminal that is made narrower breaks a row in two, and one
 //! that is made wider joins them again; the cursor goes with what it stands on. So all that is to be erased is from there on,
-//! and nothing of what is above, whatever the width was. A `^C` that is typed is erased with it.
+//! and nothing of what is above, whatever the width was. A `^C` that is typed is erased with it. (indicatif fills a row to its
+//! end, leaves the cursor there, and erases as many rows as it once had: parts of old ones stay, or the shell's go.)
 
 use super::pace::Pace;
 use super::{equal_share, left, limit, percent, speed};
@@ -123,7 +124,7 @@ mod tests {
         let want =
             " 50.00 MiB of 100.00 MiB [=======>       ]  50%  5.00 MiB/s  50% equal  ETA 10s, limit: target disk";
         check(100, moving(), want);
-        check(80, Pace::Done, " 50.00 MiB [===============>              ]  50%  50% equal, limit: target disk");
+        check(80, Pace::Done, " 50.00 MiB [=========>         ]  50%  50% equal  finishing, limit: target disk");
     }
 
     #[test]
