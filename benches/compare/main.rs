@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
+            let error = if process::is_interrupted() { Error::Interrupted } else { error };
             tell!("{error}");
             if let Some(output) = &arguments.output {
                 // Only if nothing is in it.
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
                 }
             }
             ExitCode::from(match error {
-                _ if process::is_interrupted() => 130,
+                Error::Interrupted => 130,
                 Error::Usage(_) => 2,
                 _ => 1,
             })

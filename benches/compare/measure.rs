@@ -1,7 +1,7 @@
 //! One timed run, from the state it begins with to the proof that it did what it was asked for.
 
 use crate::peers::{Peers, Program};
-use crate::process::{Ended, Error, Process, Result, ending};
+use crate::process::{Ended, Error, Process, Result, ending, is_interrupted};
 use crate::remote::Remote;
 use crate::rows::{Confined, Row};
 use crate::sample::{Log, Sample};
@@ -59,6 +59,8 @@ impl Bench<'_> {
                             log.tell(&sample)?;
                             samples.push(sample);
                         }
+                        // Whoever was ended for it failed in some way or other.
+                        Err(_) if is_interrupted() => return Err(Error::Interrupted),
                         Err(Error::Program(what)) => {
                             let failure = format!("{}, {}: {what}", row.name, program.name());
                             tell!("{failure}");
