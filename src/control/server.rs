@@ -194,6 +194,8 @@ struct Server {
     room: Rc<Room>,
     count: told::Sender<Count>,
     stopped: told::Receiver<Stop>,
+    /// Sessions are waited for no longer.
+    given_up: told::Sender<bool>,
     teller: Teller,
 }
 
@@ -239,6 +241,7 @@ impl Server {
             room: Rc::new(Room::new(crew.mailboxes().len())),
             count: told::Sender::default(),
             stopped,
+            given_up: told::Sender::default(),
             teller,
         }
     }
@@ -281,8 +284,8 @@ impl Server {
         Ok(())
     }
 
-    /// Asked to stop: lets sessions finish within a grace time, then ends them. A second signal ends the program at once.
-    /// Whether all have ended.
+    /// Asked to stop: lets sessions finish within a grace time, then ends them, and in the end gives up what hangs. A second
+    /// signal ends the program at once. Whether all have ended.
     async fn finish(&self, number: i32, stop: &told::Sender<Stop>, signals: &mut Signals) -> bool {
         let mut count = self.count.subscribe();
         let gone = count.wait_for(|count| count.running == 0);
@@ -293,13 +296,19 @@ impl Server {
             () = grace => {}
             second = signals.next() => std::process::exit(128 + second),
         }
-        let failure = Failure::new(Kind::Interrupted, "the server is stopping; try again when it is back");
-        _ = stop.send(Some((failure, number)));
+        _ = stop.send(Some((stopping(), number)));
         tokio::select! {
-            _ = &mut gone => true,
-            () = tokio::time::sleep(Duration::from_millis(2 * GOODBYE_MS)) => false,
+            _ = &mut gone => return true,
+            () = tokio::time::sleep(Duration::from_millis(2 * GOODBYE_MS)) => {}
             second = signals.next() => std::process::exit(128 + second),
         }
+        self.given_up.send_replace(true);
+        tokio::select! {
+            _ = &mut gone => {} // but not what hangs in the kernel
+            () = tokio::time::sleep(Duration::from_millis(GOODBYE_MS)) => {}
+            second = signals.next() => std::process::exit(128 + second),
+        }
+        false
     }
 
     /// A data connection wants to join.
@@ -366,6 +375,11 @@ impl Server {
     fn refused(&self, peer: SocketAddr, began: Instant, key: Option<Fingerprint>, failure: Failure) {
         self.teller.refused(Record { key, ..Record::new(peer, began, Err(failure)) });
     }
+}
+
+/// Why sessions end that a server has when it is asked to stop.
+fn stopping() -> Failure {
+    Failure::new(Kind::Interrupted, "the server is stopping; try again when it is back")
 }
 
 fn peer_name(peer: SocketAddr) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! A copy that is cut midway, by a signal or by a death at either end: it says so, a target that is not finished never has
 //! the source's time, and the same command heals it.
 
+use crate::rig::freezer::Freezer;
 use crate::rig::{MIB, Part, Process, Rig, Run, Server, Valve, Way, assert_equal, ends, mtime, pdcp};
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -135,9 +136,10 @@ fn ended_well(run: &Run) {
     assert_eq!((run.code, &summary["type"], &summary["status"]), (0, &"summary".into(), &"ok".into()), "{run}");
 }
 
-/// Trigger: a server is asked to stop while a disk hangs. Damage: it ended without its summary. Cure: its last words come first.
+/// Trigger: a server is asked to stop while a disk hangs. Damage: it ended without its summary, and without a word about the
+/// session, neither here nor in its log nor to the client. Cure: its last words come first, and who hangs is given up aloud.
 #[test]
-fn a_server_in_which_something_hangs_ends_with_0_and_a_summary_all_the_same() {
+fn a_server_in_which_something_hangs_ends_with_0_and_a_summary_and_tells_of_the_session() {
     let rig = Rig::in_memory();
     let source = rig.make("source", &SOURCE);
     // Who opens it waits for a word that nobody says.
@@ -149,11 +151,41 @@ fn a_server_in_which_something_hangs_ends_with_0_and_a_summary_all_the_same() {
     let Ok(guard) = marked else {
         return eprintln!("SKIPPED: a file whose opening hangs: needs root, and a kernel with fanotify");
     };
-    let server = Server::start(&["127.0.0.1:0", "--json"]);
-    let _copy = rig.start_by(server.port, Way::Pull, "source", "target", &[]);
+    let log = rig.path("audit.jsonl");
+    let server = Server::start(&["127.0.0.1:0", "--json", "--audit-log", log.to_str().unwrap()]);
+    let copy = rig.start_by(server.port, Way::Pull, "source", "target", &[]);
     let patience = Timespec { tv_sec: 30, tv_nsec: 0 };
     assert_eq!(poll(&mut [PollFd::new(&guard, PollFlags::IN)], Some(&patience)), Ok(1), "nobody opens it");
     server.process.signal(Signal::TERM);
+    let run = copy.wait();
+    run.ends_with(10);
+    run.tells("the server is stopping");
+    let ended = server.process.wait();
+    ended_well(&ended);
+    ended.tells("source: the server is stopping");
+    let line: serde_json::Value = serde_json::from_str(&fs::read_to_string(log).unwrap()).unwrap();
+    assert_eq!((&line["type"], &line["status"]), (&"session".into(), &"interrupted".into()), "{line}");
+}
+
+/// The same where all is written, and what hangs is the commit, which is waited for otherwise.
+#[test]
+fn a_server_in_which_a_commit_hangs_tells_of_the_session_as_well() {
+    let rig = Rig::in_memory();
+    let source = rig.make("source", &SOURCE);
+    let mut server = Server::start(&["127.0.0.1:0", "--json"]);
+    // Dropped first: a server in which something hangs cannot even be killed.
+    let Some(freezer) = Freezer::new() else { return eprintln!("SKIPPED: {}", Freezer::NEEDS) };
+    let target = freezer.disk.join("target");
+    fs::copy(&source, &target).unwrap();
+    assert!(freezer.freeze());
+    let mut copy = rig.start_by(server.port, Way::Push, "source", &target, &["-v"]);
+    copy.line_with("workers:");
+    server.process.signal(Signal::TERM);
+    let run = copy.wait();
+    run.ends_with(10);
+    run.tells("the server is stopping");
+    server.process.line_with("target: the server is stopping");
+    assert!(freezer.thaw());
     ended_well(&server.process.wait());
 }
 

@@ -1,6 +1,6 @@
 //! One client's visit: what it asks for, whether there is room and it may, the files, its data connections, and what it came to.
 
-use super::{Server, peer_name};
+use super::{Server, peer_name, stopping};
 use crate::completion::DirectPolicy;
 use crate::control::client::blocking;
 use crate::control::crew::random;
@@ -80,7 +80,7 @@ impl Server {
         let result = match self.let_in(hello, &name, grant, Origin::from(peer.ip())) {
             Ok(inside) => {
                 *stranger = None;
-                self.session(link, hello, &name, grant, inside, &mut telling).await
+                self.unless_given_up(self.session(link, hello, &name, grant, inside, &mut telling)).await
             }
             Err(failure) => Err(failure),
         };
@@ -89,6 +89,21 @@ impl Server {
         }
         self.count.send_modify(|count| count.ended += 1);
         telling.tell(result);
+    }
+
+    /// What a session comes to; where a stopping server waits for it no longer, as something of it hangs in the kernel, that it
+    /// was interrupted.
+    async fn unless_given_up(&self, session: impl Future<Output = Result<Done, Failure>>) -> Result<Done, Failure> {
+        let mut given_up = self.given_up.subscribe();
+        let mut session = Box::pin(session);
+        tokio::select! {
+            result = &mut session => result,
+            _ = given_up.wait_for(|given_up| *given_up) => {
+                // Not dropped: who closes a file of a disk that hangs may hang too, and the process ends now.
+                std::mem::forget(session);
+                Err(stopping())
+            }
+        }
     }
 
     /// Whether there is room for what this client wants.
