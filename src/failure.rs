@@ -39,7 +39,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The exit code; rsync's number where rsync has the meaning. `Interrupted` is 130 here; the signal may make it 143.
+    /// The exit code; rsync's number where rsync has the meaning. `Interrupted` is 130 here; the signal may make it 129 or 143.
     pub fn exit_code(self) -> u8 {
         match self {
             Kind::Other => 1,

@@ -1,17 +1,20 @@
-//! What this process is asked from outside: Ctrl-C and SIGTERM. SIGXFSZ is taken too, so that a file that grows too large
-//! is an error and not our end.
+//! What this process is asked from outside: Ctrl-C, SIGTERM, and SIGHUP of a terminal that is closed, unless it was started so
+//! that this is ignored (`nohup`). SIGXFSZ is taken too, so that a file that grows too large is an error and not our end.
 
 use std::io;
 use std::sync::mpsc::sync_channel;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+const SIGHUP: i32 = 1;
 const SIGXFSZ: i32 = 25;
 
 /// Signals that do nothing by themselves from now on.
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// `None`: it stays as it is.
+    hangup: Option<Signal>,
     _too_large: Signal,
 }
 
@@ -20,6 +23,7 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: is_heeded(SIGHUP).then(|| signal(SignalKind::hangup())).transpose()?,
             _too_large: signal(SignalKind::from_raw(SIGXFSZ))?,
         })
     }
@@ -52,6 +56,23 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => 2,
             _ = self.terminate.recv() => 15,
+            () = hung_up(&mut self.hangup) => SIGHUP,
         }
     }
+}
+
+async fn hung_up(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => _ = hangup.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether this process does not ignore a signal: taken, it would no longer be ignored. Where the kernel does not tell, it is
+/// left as it is.
+fn is_heeded(number: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask >> (number - 1) & 1 == 0)
 }

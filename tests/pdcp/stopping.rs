@@ -7,6 +7,7 @@ use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags}
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 const SOURCE: [Part; 1] = [Part::Data(1, 8 * MIB)];
@@ -64,7 +65,8 @@ fn signalled(signal: Signal) -> impl Fn(&mut Rig, Process) -> Run {
 }
 
 #[test]
-fn an_interrupted_client_ends_with_130_or_143_and_the_same_command_heals() {
+fn an_interrupted_client_ends_with_129_130_or_143_and_the_same_command_heals() {
+    check(129, signalled(Signal::HUP));
     check(130, signalled(Signal::INT));
     check(143, signalled(Signal::TERM));
 }
@@ -88,7 +90,7 @@ fn a_killed_server_is_a_lost_connection() {
 
 #[test]
 fn a_server_that_is_stopped_ends_well_and_its_clients_are_told() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         check(10, |rig, copy| {
             let stopped = std::mem::replace(&mut rig.server, Server::start(&["127.0.0.1:0"]));
             stopped.process.signal(signal);
@@ -118,7 +120,7 @@ fn a_server_that_is_stopped_finishes_what_takes_no_longer_than_its_grace() {
 
 #[test]
 fn an_idle_server_ends_with_0_when_it_is_asked_to() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let server = Server::start(&["127.0.0.1:0"]);
         server.process.signal(signal);
         let run = server.process.wait();
@@ -189,9 +191,25 @@ fn a_server_in_which_a_commit_hangs_tells_of_the_session_as_well() {
     ended_well(&server.process.wait());
 }
 
+/// As `nohup` starts it. Who heeded it would end with 129, or, as Ctrl-C would be the second, without a summary.
 #[test]
-fn an_interrupted_local_copy_ends_with_130_or_143_and_the_same_command_heals() {
-    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+fn who_is_started_with_sighup_ignored_goes_on_ignoring_it() {
+    let rig = Rig::in_memory();
+    let source = rig.make("source", &[Part::Data(1, MIB), Part::Hole(256 << 30)]);
+    let program = pdcp::<&str>(&[]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" -v --json \"$@\""]).arg(program.get_program());
+    command.arg(source).arg(rig.path("target"));
+    let mut copy = Process::start(command);
+    copy.line_with("workers:");
+    copy.signal(Signal::HUP);
+    copy.signal(Signal::INT);
+    copy.wait().ends_with(130);
+}
+
+#[test]
+fn an_interrupted_local_copy_ends_with_129_130_or_143_and_the_same_command_heals() {
+    for (signal, code) in [(Signal::HUP, 129), (Signal::INT, 130), (Signal::TERM, 143)] {
         for basis in [None, Some(OLD)] {
             let rig = Rig::new();
             // So long that it takes a while, and mostly a hole, so that it costs nothing.

@@ -52,6 +52,7 @@ const KINDS: &[(i32, &str)] = &[
     (35, "unreachable"),
     (40, "verification"),
     (43, "busy"),
+    (129, "interrupted"),
     (130, "interrupted"),
     (143, "interrupted"),
 ];
