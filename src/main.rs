@@ -30,22 +30,16 @@ fn run() -> ExitCode {
         Command::Refuse { summary, hint } => (*summary, hint),
         Command::Say(text) => return say(Ok(text), &mut report),
     };
-    report.end(&summary);
+    let code = report.end(&summary);
     report.hint(hint);
-    ExitCode::from(summary.exit_code())
+    ExitCode::from(code)
 }
 
 /// What only has to be said.
 fn say(answer: Result<String, Failure>, report: &mut Report) -> ExitCode {
-    match answer {
-        Ok(text) => {
-            report.say(&text);
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            let summary = Summary { failures: vec![failure], ..Summary::default() };
-            report.end(&summary);
-            ExitCode::from(summary.exit_code())
-        }
-    }
+    let code = match answer {
+        Ok(text) => report.say(&text),
+        Err(failure) => report.end(&Summary { failures: vec![failure], ..Summary::default() }),
+    };
+    ExitCode::from(code)
 }

@@ -43,9 +43,9 @@ use tokio::sync::{Notify, watch as told};
 const DESCRIPTORS_PER_STRANGER: usize = 3;
 
 /// Serves until it is asked to stop. What went wrong is in the summary; being asked to stop is not wrong. `last_words` takes it
-/// where there is no way back: something hangs in the kernel, a disk for example, there is no waiting for that, and the process
-/// ends here.
-pub fn serve(config: ServeConfig, watch: Box<dyn Watch + Send>, last_words: &mut dyn FnMut(&Summary)) -> Summary {
+/// where there is no way back, and says the exit code: something hangs in the kernel, a disk for example, there is no waiting
+/// for that, and the process ends here.
+pub fn serve(config: ServeConfig, watch: Box<dyn Watch + Send>, last_words: &mut dyn FnMut(&Summary) -> u8) -> Summary {
     let began = Instant::now();
     let summary = |failure: Option<Failure>| Summary {
         failures: failure.into_iter().collect(),
@@ -59,7 +59,7 @@ pub fn serve(config: ServeConfig, watch: Box<dyn Watch + Send>, last_words: &mut
 async fn listen_and_serve(
     config: ServeConfig,
     watch: Box<dyn Watch + Send>,
-    hangs: impl FnOnce(),
+    hangs: impl FnOnce() -> u8,
 ) -> Result<(), Failure> {
     let (mut prepared, listeners) = Prepared::new(&config)?;
     if let Some(user) = &config.run_as {
@@ -86,8 +86,7 @@ async fn listen_and_serve(
     let all_gone = server.finish(number, &stop, &mut signals).await;
     server.teller.end();
     if !all_gone {
-        hangs();
-        std::process::exit(0);
+        std::process::exit(hangs().into());
     }
     Ok(())
 }

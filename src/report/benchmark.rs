@@ -8,7 +8,7 @@ use crate::control::benchmark::{Audience, Level};
 use crate::failure::printable;
 use crate::limits::ANSWER_BYTES_MAX;
 use serde::Serialize;
-use std::io::{BufRead, IsTerminal, Read, Write, stderr, stdin, stdout};
+use std::io::{BufRead, IsTerminal, Read, Write, stderr, stdin};
 
 impl Audience for Report {
     fn agrees(&mut self, what_will_happen: &str) -> Option<bool> {
@@ -35,13 +35,13 @@ impl Audience for Report {
     fn level(&mut self, level: &Level) {
         self.meter.begin_again();
         if self.json {
-            return print_to(stdout(), line(level));
+            return self.print_result(line(level));
         }
         if !self.headed {
-            print_to(stdout(), heading(level.rsync_seconds.is_some()));
+            self.print_result(heading(level.rsync_seconds.is_some()));
             self.headed = true;
         }
-        print_to(stdout(), row(level));
+        self.print_result(row(level));
     }
 }
 

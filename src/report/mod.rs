@@ -1,8 +1,9 @@
 //! The only printer: what happens while a copy or a server runs, and how it ended.
 //!
-//! Results go to standard output (closing lines for people, or JSON), everything else to standard error. Nothing here
-//! can fail: a stream that cannot be written never changes a copy, its exit code, or what the other stream gets. What the
-//! lines say is made in `closing` and `json`, without any output.
+//! Results go to standard output (closing lines for people, or JSON), everything else to standard error. A stream that cannot
+//! be written never changes a copy, or what the other stream gets. Whoever asked for what is on standard output (JSON, a table,
+//! help, a key) is told by the exit code that he has not got it, unless he went away himself. What the lines say is made in
+//! `closing` and `json`, without any output.
 
 mod benchmark;
 mod closing;
@@ -12,13 +13,14 @@ mod pace;
 mod row;
 mod session;
 
+use crate::completion::Errno;
 use crate::control::{Progress, Record, Summary, Watch};
-use crate::failure::printable;
+use crate::failure::{Failure, Kind, printable};
 use indicatif::{HumanBytes, HumanDuration};
 use meter::Meter;
 use pace::Pace;
 use std::fmt::Display;
-use std::io::{Write, stdout};
+use std::io::{self, Write, stdout};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -31,6 +33,8 @@ pub struct Report {
     meter: Meter,
     /// The overview of a benchmark has its heading.
     headed: bool,
+    /// Why not all that was asked for is on standard output.
+    unwritten: Option<Errno>,
 }
 
 impl Report {
@@ -38,12 +42,13 @@ impl Report {
     /// of the closing lines.
     pub fn new(verbosity: i32, json: bool) -> Self {
         let meter = if verbosity < 0 { Meter::hidden() } else { Meter::new() };
-        Self { details: verbosity > 0, closing: verbosity >= 0, json, meter, headed: false }
+        Self { details: verbosity > 0, closing: verbosity >= 0, json, meter, headed: false, unwritten: None }
     }
 
-    /// Help and version, as they are.
-    pub fn say(&self, text: &str) {
-        print_to(stdout(), text.trim_end());
+    /// Help, a key and the like, as they are. The exit code.
+    pub fn say(&mut self, text: &str) -> u8 {
+        self.print_result(text.trim_end());
+        self.exit_code(0)
     }
 
     /// Lines that help after a refusal; may be empty.
@@ -53,17 +58,32 @@ impl Report {
         }
     }
 
-    /// How it ended. The last words of a run.
-    pub fn end(&mut self, summary: &Summary) {
+    /// How it ended. The last words of a run, and its exit code.
+    pub fn end(&mut self, summary: &Summary) -> u8 {
         self.meter.end();
         for line in closing::troubles(summary) {
             self.meter.print_above(format_args!("pdcp: {line}"));
         }
         if self.json {
-            print_to(stdout(), json::line(summary));
+            self.print_result(json::line(summary));
         } else if self.closing {
             closing::lines(summary).iter().for_each(|line| print_to(stdout(), line));
         }
+        self.exit_code(summary.exit_code())
+    }
+
+    /// One line of what was asked for. Who reads no further has had enough.
+    fn print_result(&mut self, line: impl Display) {
+        let error = try_print_to(stdout(), line).err().map(Errno::from);
+        self.unwritten = self.unwritten.or(error.filter(|error| *error != Errno::PIPE));
+    }
+
+    /// This, or, if it is 0 and something that was asked for could not be written, another one. Says so.
+    fn exit_code(&self, code: u8) -> u8 {
+        let Some(error) = self.unwritten else { return code };
+        let failure = Failure::about(Kind::Other, b"standard output", error.to_string());
+        self.meter.print_above(format_args!("pdcp: {failure}"));
+        if code == 0 { failure.kind.exit_code() } else { code }
     }
 }
 
@@ -98,14 +118,24 @@ impl Watch for Report {
     }
 }
 
-/// One write a line, so that lines of several processes do not mix. A failure to write is nobody's business here.
+/// One line where a failure to write is nobody's business.
 fn print_to(stream: impl Write, line: impl Display) {
-    write_to(stream, &format!("{line}\n"));
+    _ = try_print_to(stream, line);
 }
 
-fn write_to(mut stream: impl Write, text: &str) {
-    let _ = stream.write_all(text.as_bytes());
-    let _ = stream.flush();
+/// The same of a text as it is.
+fn write_to(stream: impl Write, text: &str) {
+    _ = try_write_to(stream, text);
+}
+
+/// One write a line, so that lines of several processes do not mix.
+fn try_print_to(stream: impl Write, line: impl Display) -> io::Result<()> {
+    try_write_to(stream, &format!("{line}\n"))
+}
+
+fn try_write_to(mut stream: impl Write, text: &str) -> io::Result<()> {
+    stream.write_all(text.as_bytes())?;
+    stream.flush()
 }
 
 /// What a log shows instead of a bar.

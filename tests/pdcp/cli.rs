@@ -114,10 +114,43 @@ fn less_and_more_are_said_when_asked_for() {
     check(&["-v", "--no-pin"]).tells("not pinned");
 }
 
+fn full() -> Stdio {
+    File::options().write(true).open("/dev/full").unwrap().into()
+}
+
+/// Trigger: `pdcp --keygen --public >>server/authorized_keys` where the disk is full. Damage: exit code 0, and no key there.
+/// Cure: who asked for it is told. Not who went away: `pdcp --help | head -1`.
 #[test]
-fn a_standard_output_that_cannot_be_written_changes_nothing() {
+fn what_was_asked_for_and_cannot_be_written_is_1_and_said() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (source, target) = (scratch.path().join("source"), scratch.path().join("target"));
+    crate::rig::make(&source, &SOURCE);
+    crate::rig::make(&target, &SOURCE);
+    let check = |arguments: &[&OsStr]| {
+        let run = |stdout: Stdio| {
+            let mut command = pdcp(arguments);
+            command.stdout(stdout);
+            Process::start_with_own_stdout(command).wait()
+        };
+        let unwritten = run(full());
+        assert_eq!(unwritten.code, 1, "{unwritten}");
+        unwritten.tells("pdcp: standard output: No space left on device");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let unread = run(writer.into());
+        assert_eq!((unread.code, unread.stderr.contains("standard output")), (0, false), "{unread}");
+    };
+    check(&["--help".as_ref()]);
+    check(&["--version".as_ref()]);
+    check(&["--keygen".as_ref(), "--public".as_ref()]);
+    check(&["--serve".as_ref(), ":0".as_ref(), "--check".as_ref()]);
+    check(&["--json".as_ref(), source.as_os_str(), target.as_os_str()]);
+    check(&["-qB".as_ref(), "1".as_ref(), "--yes".as_ref(), source.as_os_str(), target.as_os_str()]);
+}
+
+#[test]
+fn a_standard_output_that_cannot_be_written_changes_no_copy() {
     let rig = Rig::in_memory();
-    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
     let shell = |redirection: &str| {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("exec \"$0\" \"$@\" {redirection}"), env!("CARGO_BIN_EXE_pdcp")]);
@@ -136,7 +169,8 @@ fn a_standard_output_that_cannot_be_written_changes_nothing() {
                     assert_eq!(run.code, code, "{closed} {run}");
                 };
                 let (from, to) = crate::rig::ends(rig.server.port, way, &source, &rig.path("target"));
-                check(&from, &to, 0);
+                // Who closes standard output wants nothing of it.
+                check(&from, &to, i32::from(json && !closed.starts_with('>')));
                 assert_equal(&source, &rig.path("target"));
                 let (from, to) = crate::rig::ends(rig.server.port, way, &rig.path("missing"), &rig.path("new"));
                 check(&from, &to, 3);
