@@ -84,7 +84,7 @@ enum Done {
     Marked(Box<Target>, Result<(), RootError>),
     Checked(Source, Result<bool, RootError>),
     Settled(Box<Target>, Result<(), RootError>, Vec<(u64, Digest)>),
-    Committed(Result<bool, RootError>),
+    Committed(Result<bool, (RootError, Left)>),
 }
 
 static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
@@ -161,6 +161,8 @@ struct Drive<'a> {
     /// How long the target's disk kept everybody waiting.
     blocked: Duration,
     ended: Option<Result<(), Failure>>,
+    /// What a commit that failed has left.
+    left: Option<Left>,
     began: Instant,
     lately: Lately,
 }
@@ -215,6 +217,7 @@ pub(super) async fn drive(mut session: Session<'_>, watch: &mut dyn FnMut(Progre
         blocking: None,
         blocked: Duration::ZERO,
         ended: None,
+        left: None,
         began: Instant::now(),
         lately: Lately::default(),
     };
@@ -459,7 +462,11 @@ impl Drive<'_> {
                 self.session.target = Some(*target);
                 event
             }
-            Done::Committed(Err(error)) => Event::Failed(target_failed(&error)),
+            Done::Committed(Err((error, left))) => {
+                let event = Event::Failed(target_failed(&error));
+                self.left = Some(left);
+                event
+            }
             Done::Committed(Ok(changed)) => Event::Committed(self.committed(changed)),
         }
     }
@@ -506,16 +513,18 @@ impl Drive<'_> {
         if result.is_ok() {
             notes.push(format!("changes: {}", self.course.changes()));
         }
-        let mut changed = self.course.outcome().map(|outcome| outcome.changed);
-        let mut kept = None;
         if let Some(target) = self.session.target.take() {
             let keep = self.course.worth_keeping();
-            let left = tokio::task::spawn_blocking(move || target.abandon(keep)).await;
-            changed = left.as_ref().ok().map(|left| *left != Left::Untouched);
-            if let Ok(Left::Kept(name)) = left {
-                kept = Some(name);
-            }
+            self.left = tokio::task::spawn_blocking(move || target.abandon(keep)).await.ok();
         }
+        let changed = match &self.left {
+            Some(left) => Some(*left != Left::Untouched),
+            None => self.course.outcome().map(|outcome| outcome.changed),
+        };
+        let kept = match self.left.take() {
+            Some(Left::Kept(name)) => Some(name),
+            _ => None,
+        };
         let counts = self.course.outcome().unwrap_or_else(|| {
             let beat = self.target_beat();
             Committed {

@@ -32,7 +32,7 @@ pub enum Left {
     Untouched,
     /// The target is still missing; what was made of it has this name beside it, and is the next run's basis.
     Kept(String),
-    /// The target is partly updated. It does not have the source's modification time.
+    /// The target is partly updated. It does not have the source's modification time, unless that was the last to be set.
     Unfinished,
 }
 
@@ -54,8 +54,8 @@ impl Target {
     /// Makes it final: every byte of it is known to equal the source's, all writes have completed in full, and the source
     /// has not changed. `wrote`: something was written (in a dry run: would be).
     ///
-    /// After an error it has been abandoned, and a temporary kept.
-    pub fn commit(mut self, source: &Metadata, wrote: bool) -> Result<Committed, RootError> {
+    /// After an error it has been abandoned, and a temporary kept: what is left is told with it.
+    pub fn commit(mut self, source: &Metadata, wrote: bool) -> Result<Committed, (RootError, Left)> {
         let Some(work) = &mut self.work else {
             let same = |basis: Facts| {
                 basis.bytes == source.bytes && (source.device_node || basis.mtime == source.mtime) && !self.is_new()
@@ -68,10 +68,7 @@ impl Target {
                 let same = |basis: Facts| basis.bytes == now.bytes && basis.mtime == now.mtime && !self.is_new();
                 Ok(Committed { changed: wrote || !self.basis.is_some_and(same) })
             }
-            Err(error) => {
-                self.abandon(true);
-                Err(error)
-            }
+            Err(error) => Err((error, self.abandon(true))),
         }
     }
 
@@ -94,11 +91,13 @@ pub(super) struct Work {
     fsync: bool,
     /// The modification time that says 'unfinished', once it has been set.
     mark: Option<Timestamp>,
+    /// Its final time has been set.
+    timed: bool,
 }
 
 impl Work {
     pub(super) fn new(place: Place, file: Arc<OwnedFd>, temporary: Option<String>, resumed: bool, fsync: bool) -> Self {
-        Self { place, file, temporary, resumed, fsync, mark: None }
+        Self { place, file, temporary, resumed, fsync, mark: None, timed: false }
     }
 
     pub(super) fn mark_unfinished(&mut self, source_mtime: Timestamp) -> Result<(), RootError> {
@@ -137,6 +136,7 @@ impl Work {
             }
         } else if Facts::of(&self.file)?.mtime != source.mtime {
             set_mtime(&self.file, Some(source.mtime))?;
+            self.timed = true;
             touched = true;
         }
         if touched {
@@ -174,6 +174,7 @@ impl Work {
                 }
                 Left::Untouched
             }
+            (None, None) if self.timed => Left::Unfinished,
             (None, None) => Left::Untouched,
             (None, Some(mark)) => {
                 // Writes have moved it since. If this fails too, the time is theirs: still not the source's.

@@ -3,8 +3,8 @@
 use super::RootError;
 use crate::entry::{Metadata, Timestamp};
 use rustix::fs::{AtFlags, FileType, SeekFrom, Statx, StatxFlags, makedev, seek, statx};
-use rustix::io::Errno;
-use std::os::fd::AsFd;
+use rustix::io::{Errno, pread};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Which file it is: two descriptors with the same inode are the same file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -90,6 +90,17 @@ impl Facts {
             FileType::BlockDevice => Err(RootError::BlockDeviceTarget),
             _ => self.admit_regular(),
         }
+    }
+
+    /// Says no to a file of length 0 that has bytes: the kernel makes them up, as in /proc, and what is read is not what is
+    /// there next time.
+    pub(super) fn admit_kept(&self, file: &OwnedFd) -> Result<(), RootError> {
+        let is_empty = self.bytes == 0 && !self.device_node;
+        if is_empty && pread(file, &mut [0], 0)? > 0 && Self::of(file)?.bytes == 0 {
+            // and it has not just grown
+            return Err(RootError::NotRegular("made up by the kernel as it is read, and has no length"));
+        }
+        Ok(())
     }
 
     fn admit_regular(&self) -> Result<(), RootError> {

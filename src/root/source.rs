@@ -26,9 +26,7 @@ impl Source {
         if withheld.has(facts.inode) {
             return Err(RootError::Withheld);
         }
-        if facts.bytes == 0 && !facts.device_node && is_made_up(&file)? {
-            return Err(RootError::NotRegular("made up by the kernel as it is read, and has no length"));
-        }
+        facts.admit_kept(&file)?;
         clear_nonblocking(&file)?;
         Ok(Self { file: Arc::new(file), facts })
     }
@@ -50,10 +48,4 @@ impl Source {
         let untouched = before.device_node || (before.mtime == now.mtime && before.ctime == now.ctime);
         Ok(untouched && before.bytes == now.bytes && before.inode == now.inode)
     }
-}
-
-/// A file of length 0 that has bytes: the kernel makes them up, as in /proc, and what is read is not what is there next time.
-fn is_made_up(file: &OwnedFd) -> Result<bool, RootError> {
-    let read = rustix::io::pread(file, &mut [0], 0)?;
-    Ok(read > 0 && Facts::of(file)?.bytes == 0) // it has not just grown
 }

@@ -125,6 +125,9 @@ fn open_existing(place: &Place, temporary: &str, request: &TargetRequest) -> Res
         Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
         other => other?,
     };
+    if let Some(found) = place.found {
+        found.admit_kept(&file)?;
+    }
     let Some(mut facts) = hold(place, &place.name, &file, request)? else {
         return Ok(None);
     };

@@ -516,6 +516,18 @@ fn what_this_user_may_not_do_is_3_for_the_source_and_11_for_the_target() {
         }
     }
     assert_eq!(fs::read(&secret).unwrap(), bytes(&OLD));
+
+    // Equal already, and writable, but its time is not ours to set: that was called unfinished, though nothing was touched.
+    let shared = rig.make("shared", &SOURCE);
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o666)).unwrap();
+    let before = state(&shared);
+    for way in [Way::Pull, Way::Local] {
+        let run = copy(way, "public", "shared");
+        assert!(!run.ends_with(11).flag("changed"), "{run}");
+        run.tells("only the owner");
+        assert!(!run.stderr.contains("unfinished"), "{run}");
+    }
+    assert_eq!(state(&shared), before);
 }
 
 #[test]

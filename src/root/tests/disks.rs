@@ -52,7 +52,7 @@ fn a_file_too_large_for_its_disk_is_told_as_that() {
     let target = scratch.open("file").unwrap();
     let source = Metadata { bytes: crate::limits::FILE_BYTES_MAX, ..source("") };
     match target.commit(&source, false) {
-        Err(error) => assert_eq!(error, RootError::TooLarge),
+        Err((error, _)) => assert_eq!(error, RootError::TooLarge),
         Ok(_) => skipped("a file too large: this file system takes any length"),
     }
 }

@@ -220,8 +220,9 @@ fn a_target_that_appears_meanwhile_is_kept_and_so_is_ours() {
     let target = scratch.open("file").unwrap();
     write(&target, "ours");
     scratch.write("file", "theirs");
-    let error = target.commit(&source("ours"), true).unwrap_err();
+    let (error, left) = target.commit(&source("ours"), true).unwrap_err();
     assert_eq!((error.target_kind(), error), (Kind::Busy, RootError::Appeared));
+    assert_eq!(left, Left::Kept(temporary_name(b"file")));
     assert_eq!(scratch.read("file"), "theirs");
     assert_eq!(scratch.read(&temporary_name(b"file")), "ours");
 }
@@ -237,7 +238,7 @@ fn a_target_that_is_replaced_meanwhile_is_not_called_done() {
         if let Some(content) = by {
             scratch.write(replaced, content);
         }
-        let error = target.commit(&source("ours"), true).unwrap_err();
+        let (error, _) = target.commit(&source("ours"), true).unwrap_err();
         assert_eq!((error.target_kind(), error), (Kind::Busy, RootError::Replaced));
         assert_eq!(fs::read_to_string(scratch.path(replaced)).ok().as_deref(), by);
     };

@@ -153,6 +153,8 @@ fn what_is_no_file_is_refused() {
     check("link", Kind::Refused, RootError::NotRegular("a FIFO"));
     check("socket", Kind::Refused, RootError::NotRegular("a socket"));
     check("/dev/null", Kind::Refused, RootError::NotRegular("a character device"));
+    let made_up = "made up by the kernel as it is read, and has no length";
+    check("/proc/self/comm", Kind::Refused, RootError::NotRegular(made_up)); // where root may read and write, and the owner
     check("dir", Kind::Usage, RootError::IsDirectory);
     check("dangling", Kind::Refused, RootError::DanglingLink);
     check("far", Kind::Refused, RootError::DanglingLink);

@@ -27,7 +27,7 @@ const OPERATIONS: &[(&str, Operation)] = &[
     ("a dry run reads its basis", |arena| {
         let target = Target::open(&TargetRequest { dry_run: true, ..arena.request(FILE) })?;
         arena.assert_reads(target.file().unwrap(), "inside");
-        target.commit(&source("inside"), false).map(drop)
+        target.commit(&source("inside"), false).map(drop).map_err(|(error, _)| error)
     }),
     ("a target is opened, locked, its basis read, and let go", |arena| {
         let target = arena.open(FILE)?;
@@ -52,7 +52,7 @@ const OPERATIONS: &[(&str, Operation)] = &[
         let mut target = arena.open(FILE)?;
         target.settle_content(&source("inside"))?;
         arena.assert_reads(target.file().unwrap(), "inside");
-        target.commit(&source("inside"), false).map(drop)
+        target.commit(&source("inside"), false).map(drop).map_err(|(error, _)| error)
     }),
     ("a target is probed, and all is taken back", |arena| {
         let target = arena.open(FILE)?;
@@ -65,7 +65,7 @@ const OPERATIONS: &[(&str, Operation)] = &[
         let mut target = Target::open(&TargetRequest { inplace: true, ..arena.request("first/middle/last/twin") })?;
         target.mark_unfinished(&source("inside"))?;
         write_as_workers(&target, "inside");
-        target.commit(&source("inside"), true).map(drop)
+        target.commit(&source("inside"), true).map(drop).map_err(|(error, _)| error)
     }),
     ("a target is made, given its mode, and renamed", |arena| arena.make("first/middle/last/new", "new")),
     ("a directory takes a name", |arena| arena.make("first/middle/last", "source")),
@@ -120,14 +120,14 @@ impl Arena {
         let mut target = self.open(path)?;
         target.mark_unfinished(&source("inside"))?;
         write_as_workers(&target, "inside");
-        target.commit(&source("inside"), true).map(drop)
+        target.commit(&source("inside"), true).map(drop).map_err(|(error, _)| error)
     }
 
     /// And takes it away again, with what was made for it.
     fn make(&self, path: &str, made: &str) -> Result<(), RootError> {
         let target = self.open(path)?;
         write_as_workers(&target, "new");
-        target.commit(&source("new"), true)?;
+        target.commit(&source("new"), true).map_err(|(error, _)| error)?;
         unlinkat(&self.held, made, AtFlags::empty()).unwrap();
         let mut above = made;
         while let Some((directory, _)) = above.rsplit_once('/') {
@@ -149,7 +149,7 @@ impl Arena {
         }
         target.settle_content(&Metadata { bytes: 3 * SMALL_PIECE, ..source("") })?;
         target.settle_content(&source("inside"))?;
-        target.commit(&source("inside"), true).map(drop)
+        target.commit(&source("inside"), true).map(drop).map_err(|(error, _)| error)
     }
 
     fn resume(&self) -> Result<(), RootError> {
@@ -159,7 +159,7 @@ impl Arena {
         let result = self.open("first/middle/last/new").and_then(|target| {
             self.assert_reads(target.file().unwrap(), "ne");
             write_as_workers(&target, "new");
-            target.commit(&source("new"), true).map(drop)
+            target.commit(&source("new"), true).map(drop).map_err(|(error, _)| error)
         });
         // Whoever noticed something, here or the time before, has left one or the other.
         for left in [temporary_name(b"new").as_str(), "new"] {
