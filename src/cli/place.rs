@@ -20,15 +20,15 @@ pub(super) fn pair(source_typed: &OsStr, target_typed: &OsStr) -> Result<(Place,
     let source = place(source_typed)?;
     let target = place(target_typed)?;
     let about_source = |text: String| Err(Failure::about(Kind::Usage, source_typed.as_bytes(), text));
-    let directory = "is a directory; pdcp copies one file: name it";
     match (&source, &target) {
         (Place::Remote(there), Place::Remote(_)) => {
             let (there, target) = (shown(&there.path), shown(target_typed.as_bytes()));
             let text = format!("is remote, and so is {target}; run pdcp on one of the hosts: pdcp {there} {target}");
             about_source(text)
         }
-        (Place::Remote(there), _) if there.path.ends_with(b"/") => about_source(directory.into()),
-        (Place::Local(here), _) if here.is_dir() => about_source(directory.into()),
+        (Place::Local(here), _) if here.is_dir() => {
+            about_source("is a directory; pdcp copies one file: name it".into())
+        }
         (Place::Local(here), Place::Local(there)) => match same_file(here, there) {
             Some(same) => about_source(format!("is the same file as {}", shown(same.as_os_str().as_bytes()))),
             None => Ok((source, target)),
@@ -306,7 +306,7 @@ mod tests {
         check("h:1:/p", &name("dir"), None);
         check(&name("dir"), "h:1:/p", Some(directory));
         check(&name("dir/"), &name("new"), Some(directory));
-        check("h:1:/dir/", &name("b"), Some(directory));
+        check("h:1:/dir/", &name("b"), None); // whether it is one, the server knows
         check("h:1:/p", "i:2:/q", Some("is remote, and so is i:2:/q; run pdcp on one of the hosts: pdcp /p i:2:/q"));
         for same in ["b", "b2", "b3", "dir/../b"] {
             check(&name("b"), &name(same), Some(&format!("is the same file as {}", name(same))));

@@ -217,7 +217,8 @@ fn what_cannot_be_a_name_of_a_file_is_said_before_anything_happens() {
     check("source", "link", 2, "is the same file");
     check("source", "other name", 2, "is the same file");
     check("source", ".", 2, "is the same file");
-    check("source/", "target", 3, "source/");
+    check("source/", "target", 3, "source/: a part of the path is a file");
+    check(&there(rig.path("source/")), "target", 3, "source/: a part of the path is a file");
     check("source", "source/x", 11, "a part of the path is a file");
     check("source", &there(rig.path("source/x")), 11, "a part of the path is a file");
     check("source", "", 2, "HOST:PORT:PATH");
