@@ -4,6 +4,7 @@
 
 use crate::completion::Errno;
 use crate::failure::{Failure, Kind};
+use rustix::process::geteuid;
 use std::fmt;
 
 /// Why a source or a target cannot be used.
@@ -69,7 +70,7 @@ impl RootError {
     /// As its user is told it, about the source of this name.
     pub fn of_source(&self, path: &[u8]) -> Failure {
         let text = match self {
-            Self::NotPermitted => "permission denied: this user may not read it".into(),
+            Self::NotPermitted => denied("may not read it"),
             _ => self.to_string(),
         };
         Failure::about(self.source_kind(), path, text)
@@ -78,9 +79,7 @@ impl RootError {
     /// As its user is told it, about the target of this name.
     pub fn of_target(&self, path: &[u8]) -> Failure {
         let text = match self {
-            Self::NotPermitted => {
-                "permission denied: this user may not read and write it, or may not make files in its directory".into()
-            }
+            Self::NotPermitted => denied("may not read and write it, or may not make files in its directory"),
             _ => self.to_string(),
         };
         Failure::about(self.target_kind(), path, text)
@@ -112,6 +111,14 @@ impl RootError {
             Self::Busy | Self::Appeared | Self::Replaced => Kind::Busy,
             _ => Kind::Target,
         }
+    }
+}
+
+/// Who may not, as the other end may be told it. Root may all that a mode forbids.
+fn denied(what: &str) -> String {
+    match geteuid() {
+        user if user.is_root() => format!("permission denied: even root {what}; is it immutable (lsattr)?"),
+        user => format!("permission denied: the user {user} {what}"),
     }
 }
 
@@ -208,6 +215,15 @@ mod tests {
         check(28, Kind::Source, Kind::Target); // ENOSPC
         check(36, Kind::Usage, Kind::Usage); // ENAMETOOLONG
         check(122, Kind::Source, Kind::Target); // EDQUOT
+    }
+
+    #[test]
+    fn who_may_not_is_named_and_root_is_told_what_stops_even_root() {
+        let user = geteuid();
+        let named = if user.is_root() { "immutable (lsattr)?".to_owned() } else { format!("the user {user} may not") };
+        for failure in [RootError::NotPermitted.of_source(b"file"), RootError::NotPermitted.of_target(b"file")] {
+            assert!(failure.text.contains(&named), "{failure}");
+        }
     }
 
     #[test]

@@ -512,7 +512,7 @@ fn what_this_user_may_not_do_is_3_for_the_source_and_11_for_the_target() {
         {
             let run = copy(way, source, target);
             run.ends_with(code);
-            run.tells("permission denied");
+            run.tells(&format!("permission denied: the user {NOBODY} may not"));
         }
     }
     assert_eq!(fs::read(&secret).unwrap(), bytes(&OLD));
