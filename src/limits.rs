@@ -197,7 +197,8 @@ pub const LOCAL_SEND_BUFFER_BYTES: usize = 128 << 10;
 /// as long where workers share cores. Between two processes 1 to 1,024 differ by less than can be seen.
 pub const OUTWRITTEN_TURNS_MAX: u32 = 64;
 
-/// A plain write through the page cache that took so long had to wait for the disk: one of a payload takes 0.1 to 0.3 ms.
+/// A plain write through the page cache that took so long had to wait for the disk, or for a core: one of a payload takes 0.1 to
+/// 0.3 ms.
 pub const SLOW_WRITE_MS: u64 = 10;
 /// For so many times as long as it took, writes to that file are given to the ring, which has a thread of the kernel's wait.
 /// That costs a third of the rate where nothing has to be waited for (7.1 GB/s a core instead of 11.2).

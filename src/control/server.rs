@@ -65,13 +65,14 @@ async fn listen_and_serve(
     if let Some(user) = &config.run_as {
         become_user(user)?;
     }
+    // Whether SIGHUP is ignored is read where no wall lets anybody in.
+    let mut signals = Signals::new().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
     let (crew, wall) = prepared.start_workers(config.access.read_only)?;
     let no_thread = |error| Failure::new(Kind::Other, format!("no thread to tell of anything: {error}"));
     let teller = Teller::start(watch, prepared.audit.take()).map_err(no_thread)?;
     prepared.tell(&config, &crew, wall, &teller);
     let (stop, stopped) = told::channel(None);
     let server = Rc::new(Server::new(&config, prepared, &crew, teller, stopped));
-    let mut signals = Signals::new().map_err(|error| Failure::new(Kind::Other, error.to_string()))?;
     listeners.addresses().into_iter().for_each(|address| server.teller.listening(address));
     if let Err(error) = notify::ready() {
         server.teller.warn(format!("warning: systemd cannot be told that this server is ready: {error}"));

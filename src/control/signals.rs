@@ -13,7 +13,7 @@ const SIGXFSZ: i32 = 25;
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// `None`: it stays as it is.
+    /// `None`: nobody heeds it, or no longer.
     hangup: Option<Signal>,
     _too_large: Signal,
 }
@@ -51,13 +51,16 @@ impl Signals {
         Ok(())
     }
 
-    /// The number of the next one that asks us to stop.
+    /// The number of the next one that asks us to stop. A terminal that is closed is told of by its shell, and again by the
+    /// kernel, and systemd does so after SIGTERM: SIGHUP is never the second.
     pub(super) async fn next(&mut self) -> i32 {
-        tokio::select! {
+        let number = tokio::select! {
             _ = self.interrupt.recv() => 2,
             _ = self.terminate.recv() => 15,
             () = hung_up(&mut self.hangup) => SIGHUP,
-        }
+        };
+        self.hangup = None; // still taken, and heard by nobody
+        number
     }
 }
 

@@ -5,7 +5,7 @@
 //! 2. `InFlight` owns all memory that the kernel may touch, lends none of it, and gives it up only for the kernel's own
 //!    completion of that very operation. It lives on the heap, so nothing moves when the ring does.
 //! 3. Dropping the ring cancels, then waits for every completion; only then is memory freed.
-//! 4. Operations in flight never outnumber completion slots (`limits`), so no completion is lost by overflow.
+//! 4. Operations in flight, each one entry at a time, never outnumber completion slots (`limits`): no completion is lost.
 //! 5. `Ring`, [`Buffer`] and [`Shared`] are not `Send`: counts are plain, and the kernel is asked by one thread only.
 //! 6. A pool lives as long as any buffer of it, whoever holds that.
 //!
@@ -113,7 +113,7 @@ impl Ring {
 
     /// Puts an entry into the submission queue, submitting what is there if the queue is full.
     fn post(&mut self, entry: &squeue::Entry) -> Result<(), io::Error> {
-        // SAFETY: whatever the entry points to is owned by `in_flight`, which `insert`ed it, or it points to nothing (poll,
+        // SAFETY: whatever the entry points to is owned by `in_flight`, which made it, or it points to nothing (poll,
         // cancel). `in_flight` keeps it unmoved and unlent until the kernel's completion, also while the ring is dropped.
         while unsafe { self.kernel.submission().push(entry) }.is_err() {
             // Bounded: the kernel takes entries whatever they say, unless it is out of memory, which passes or kills.

@@ -88,11 +88,11 @@ impl InFlight {
     }
 
     /// What the kernel is to be asked next, where it has set room aside. `None`: this was all, or there is no room. Only what
-    /// the write would fail with as well is an error of the operation.
+    /// the write would fail with as well is an error of the operation. The entry may be given to the kernel once.
     pub(super) fn go_on(&mut self, slot: u64, result: i32) -> Option<squeue::Entry> {
         let held = self.slots.at_mut(u32::try_from(slot).expect("names a slot"));
         let descriptor = held.room_for.take()?;
-        let Operation::Write { offset, part, .. } = &held.operation else { return None };
+        let Operation::Write { offset, part, .. } = &held.operation else { unreachable!("only a write wants room") };
         let is_full = [libc::ENOSPC, libc::EDQUOT, libc::EFBIG, libc::EIO].contains(&-result);
         (!is_full).then(|| write(descriptor, *offset, part, true).user_data(slot))
     }

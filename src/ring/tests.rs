@@ -518,8 +518,9 @@ fn a_disk_that_lets_writers_wait_holds_up_nobody_else() {
                 Tag { owner: 2, about: 0 },
                 Operation::Write { file: id, offset: 0, part: part(data, 0..4), room: false },
             );
-            ring.turn(0).unwrap();
+            let turned = ring.turn(0);
             done.store(true, Ordering::Release);
+            turned.unwrap();
             !ring.done.is_empty()
         });
         assert_eq!(finish(ring).result, Ok(4));

@@ -70,7 +70,7 @@ impl RootError {
     /// As its user is told it, about the source of this name.
     pub fn of_source(&self, path: &[u8]) -> Failure {
         let text = match self {
-            Self::NotPermitted => denied("may not read it"),
+            Self::NotPermitted => denied("may not read it", ""),
             _ => self.to_string(),
         };
         Failure::about(self.source_kind(), path, text)
@@ -79,7 +79,10 @@ impl RootError {
     /// As its user is told it, about the target of this name.
     pub fn of_target(&self, path: &[u8]) -> Failure {
         let text = match self {
-            Self::NotPermitted => denied("may not read and write it, or may not make files in its directory"),
+            Self::NotPermitted => {
+                let what = "may not read and write it, or may not make files in its directory";
+                denied(what, "; is it immutable (lsattr)?")
+            }
             _ => self.to_string(),
         };
         Failure::about(self.target_kind(), path, text)
@@ -114,10 +117,10 @@ impl RootError {
     }
 }
 
-/// Who may not, as the other end may be told it. Root may all that a mode forbids.
-fn denied(what: &str) -> String {
+/// Who may not, as the other end may be told it. Root may all that a mode forbids, so there is another reason.
+fn denied(what: &str, reason: &str) -> String {
     match geteuid() {
-        user if user.is_root() => format!("permission denied: even root {what}; is it immutable (lsattr)?"),
+        user if user.is_root() => format!("permission denied: even root {what}{reason}"),
         user => format!("permission denied: the user {user} {what}"),
     }
 }
@@ -220,10 +223,11 @@ mod tests {
     #[test]
     fn who_may_not_is_named_and_root_is_told_what_stops_even_root() {
         let user = geteuid();
-        let named = if user.is_root() { "immutable (lsattr)?".to_owned() } else { format!("the user {user} may not") };
-        for failure in [RootError::NotPermitted.of_source(b"file"), RootError::NotPermitted.of_target(b"file")] {
-            assert!(failure.text.contains(&named), "{failure}");
-        }
+        let named = if user.is_root() { "even root may not".to_owned() } else { format!("the user {user} may not") };
+        let [source, target] = [RootError::NotPermitted.of_source(b"file"), RootError::NotPermitted.of_target(b"file")];
+        assert!(source.text.contains(&named) && target.text.contains(&named), "{source}; {target}");
+        assert!(!source.text.contains("immutable"), "{source}"); // which may be read
+        assert_eq!(target.text.contains("immutable (lsattr)?"), user.is_root(), "{target}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Where a worker's time goes: each guest is booked what the worker does for it, and what it waits for while the worker
 //! has nothing to do. Time in which the worker had no core to run on is neither, whatever it looks like from within.
 //!
-//! The clock is read when the worker turns from one guest to another, around a wait, around writes, and
-//! around looking for holes. While it works
-//! for one guest the others are booked nothing: their other ends see that they wait for no reason of their own.
+//! The clock is read when the worker turns from one guest to another, around a wait, around writes, and around looking for
+//! holes. While it works for one guest the others are booked nothing: their other ends see that they wait for no reason of
+//! their own.
 
 use super::connection::Connection;
 use super::{Guest, OpenFile, Worker};

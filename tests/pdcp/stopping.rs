@@ -67,6 +67,12 @@ fn signalled(signal: Signal) -> impl Fn(&mut Rig, Process) -> Run {
 #[test]
 fn an_interrupted_client_ends_with_129_130_or_143_and_the_same_command_heals() {
     check(129, signalled(Signal::HUP));
+    // A closed terminal: the shell says so, and then the kernel.
+    check(129, |rig, copy| {
+        copy.signal(Signal::HUP);
+        std::thread::sleep(Duration::from_millis(300)); // or both are one
+        signalled(Signal::HUP)(rig, copy)
+    });
     check(130, signalled(Signal::INT));
     check(143, signalled(Signal::TERM));
 }
@@ -125,9 +131,11 @@ fn an_idle_server_ends_with_0_when_it_is_asked_to() {
         server.process.signal(signal);
         let run = server.process.wait();
         assert_eq!((run.code, &run.stdout[..]), (0, ""), "{run}");
-        let server = Server::start(&["127.0.0.1:0", "--json"]);
-        server.process.signal(signal);
-        ended_well(&server.process.wait());
+        for more in [&[][..], &["--root", "/dev/shm"]] {
+            let server = Server::start(&[&["127.0.0.1:0", "--json"], more].concat());
+            server.process.signal(signal);
+            ended_well(&server.process.wait());
+        }
     }
 }
 
