@@ -192,6 +192,7 @@ fn every_message() -> [(&'static str, Message); 8] {
         workers: 16,
         aes: true,
         plaintext: false,
+        former: None,
     };
     let welcome = Welcome {
         program: "pdcp 0.1.0".into(),

@@ -3,8 +3,8 @@
 //! Each end counts only what it sees itself, so the two are laid side by side: the limit is what was busy, or waited for,
 //! the longest on either side. An end that waits for the other one waits for what that is busy with; only where both wait
 //! is it the network, and where one waits and the other has nothing to show for it, the other end had something else to
-//! do, or no core to do it on: that is nothing that it shows to others, and to itself it lacks cores. The peer's numbers are
-//! any numbers: they decide about a word for people and nothing else.
+//! do. Who has no core to work on lacks cores, and is the peer that the other end waits for. The peer's numbers are any
+//! numbers: they decide about a word for people and nothing else.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -60,6 +60,8 @@ pub struct Spent {
     pub target_disk_us: u64,
     /// Waiting for the other end, or for the network to take what there is to send.
     pub peer_us: u64,
+    /// They could have run, and had no core.
+    pub without_core_us: u64,
 }
 
 impl Spent {
@@ -70,6 +72,7 @@ impl Spent {
             source_disk_us: self.source_disk_us.saturating_sub(before.source_disk_us),
             target_disk_us: self.target_disk_us.saturating_sub(before.target_disk_us),
             peer_us: self.peer_us.saturating_sub(before.peer_us),
+            without_core_us: self.without_core_us.saturating_sub(before.without_core_us),
         }
     }
 }
@@ -81,14 +84,12 @@ pub struct Side {
     pub workers: u32,
     /// Where their time went.
     pub spent: Spent,
-    /// And where it did not: they could have run, and had no core. 0 of a peer, who does not tell.
-    pub without_core_us: u64,
 }
 
 impl Side {
     /// What its workers did with their time, for people.
     pub fn of(self, elapsed_us: u64) -> String {
-        let (Spent { hashing_us, source_disk_us, target_disk_us, peer_us }, without_core_us) = self.shares(elapsed_us);
+        let Spent { hashing_us, source_disk_us, target_disk_us, peer_us, without_core_us } = self.shares(elapsed_us);
         let [hashing, source, target, peer, without] =
             [hashing_us, source_disk_us, target_disk_us, peer_us, without_core_us].map(|share| share / 10);
         let without = if without > 0 { format!(", {without}% without a core") } else { String::new() };
@@ -100,24 +101,20 @@ impl Side {
     /// The same workers, with what was spent since they were at `before`.
     #[must_use]
     pub fn since(self, before: Self) -> Self {
-        Self {
-            workers: self.workers,
-            spent: self.spent.since(before.spent),
-            without_core_us: self.without_core_us.saturating_sub(before.without_core_us),
-        }
+        Self { workers: self.workers, spent: self.spent.since(before.spent) }
     }
 
     /// Each as thousandths of all the time that its workers had.
-    fn shares(self, elapsed_us: u64) -> (Spent, u64) {
+    fn shares(self, elapsed_us: u64) -> Spent {
         let all_us = elapsed_us.saturating_mul(u64::from(self.workers)).max(1);
         let share = |us: u64| (us.saturating_mul(1000) / all_us).min(1000);
-        let spent = Spent {
+        Spent {
             hashing_us: share(self.spent.hashing_us),
             source_disk_us: share(self.spent.source_disk_us),
             target_disk_us: share(self.spent.target_disk_us),
             peer_us: share(self.spent.peer_us),
-        };
-        (spent, share(self.without_core_us))
+            without_core_us: share(self.spent.without_core_us),
+        }
     }
 }
 
@@ -127,8 +124,8 @@ pub fn limit(elapsed_us: u64, own: Side, peer: Option<Side>, same_host: bool) ->
     if elapsed_us < ELAPSED_US_MIN {
         return None;
     }
-    let (own, without_core) = own.shares(elapsed_us);
-    let (theirs, _) = peer.map(|peer| peer.shares(elapsed_us)).unwrap_or_default();
+    let own = own.shares(elapsed_us);
+    let theirs = peer.map(|peer| peer.shares(elapsed_us)).unwrap_or_default();
     // Both waited at the same time: for the shorter of the two times at most, and for what is too much for taking turns at
     // least. Half way between them is as good a guess as any.
     let at_most = own.peer_us.min(theirs.peer_us);
@@ -136,12 +133,15 @@ pub fn limit(elapsed_us: u64, own: Side, peer: Option<Side>, same_host: bool) ->
     // On one host they wait for the cores to turn from one to the other: what they did then is what there is to say.
     let network = if same_host { 0 } else { at_most.midpoint(at_least) };
     let at_work = theirs.hashing_us + theirs.source_disk_us + theirs.target_disk_us;
+    let unseen = if peer.is_some() { own.peer_us.saturating_sub(at_most + at_work) } else { 0 };
+    // Beyond what they lack here: on one host these may be the same cores.
+    let starved = theirs.without_core_us.saturating_sub(own.without_core_us);
     let shares = [
         (Limit::SourceDisk, own.source_disk_us.max(theirs.source_disk_us)),
         (Limit::TargetDisk, own.target_disk_us.max(theirs.target_disk_us)),
         (Limit::Network, network),
-        (Limit::Hashing, own.hashing_us.max(without_core).max(theirs.hashing_us)),
-        (Limit::Peer, if peer.is_some() { own.peer_us.saturating_sub(at_most + at_work) } else { 0 }),
+        (Limit::Hashing, own.hashing_us.max(own.without_core_us).max(theirs.hashing_us)),
+        (Limit::Peer, unseen.max(starved)),
     ];
     let most = shares.iter().map(|(_, share)| *share).max().filter(|share| *share >= SHARE_MIN)?;
     shares.iter().find(|(_, share)| *share == most).map(|(limit, _)| *limit)
@@ -157,7 +157,14 @@ mod tests {
 
     fn side(percent: Percent) -> Side {
         let [hashing_us, source_disk_us, target_disk_us, peer_us] = percent.map(|percent| percent * 2 * 10_000);
-        Side { workers: 2, spent: Spent { hashing_us, source_disk_us, target_disk_us, peer_us }, without_core_us: 0 }
+        let spent = Spent { hashing_us, source_disk_us, target_disk_us, peer_us, without_core_us: 0 };
+        Side { workers: 2, spent }
+    }
+
+    /// The same, with so much in which they had no core.
+    fn without_core(percent: u64, rest: Percent) -> Side {
+        let Side { workers, spent } = side(rest);
+        Side { workers, spent: Spent { without_core_us: percent * 2 * 10_000, ..spent } }
     }
 
     /// A second of a copy, as both ends see it.
@@ -212,18 +219,26 @@ mod tests {
     fn who_has_no_core_lacks_cores_and_is_waited_for_by_the_other_end() {
         #[track_caller]
         fn check(starved: Percent, without: u64, other: Percent) {
-            let told = side(starved);
-            let own = Side { without_core_us: without * 20_000, ..told };
-            assert_eq!(limit(1_000_000, side(other), Some(told), false), Some(Peer), "{own:?}");
-            assert_eq!(limit(1_000_000, own, Some(side(other)), false), Some(Hashing), "{own:?}");
+            let starved = without_core(without, starved);
+            assert_eq!(limit(1_000_000, side(other), Some(starved), false), Some(Peer), "{starved:?}");
+            assert_eq!(limit(1_000_000, starved, Some(side(other)), false), Some(Hashing), "{starved:?}");
         }
         check([2, 0, 1, 1], 93, [1, 0, 0, 97]);
         check([5, 0, 0, 3], 91, [7, 0, 0, 89]);
         check([13, 0, 0, 9], 76, [10, 0, 0, 83]);
         check([1, 0, 0, 3], 96, [0, 0, 0, 98]);
+        check([44, 0, 0, 4], 51, [10, 0, 0, 88]); // half a core: it hashes most of the time that it has
         // Here both wait for 1 Gbit/s, and are two hosts in name only: one turns to the core later than it might.
-        let late = Side { without_core_us: 16 * 20_000, ..side([27, 0, 0, 57]) };
-        assert_eq!(limit(1_000_000, late, Some(side([17, 0, 0, 69])), false), Some(Network));
+        let (late, other) = (without_core(16, [27, 0, 0, 57]), side([17, 0, 0, 69]));
+        assert_eq!(limit(1_000_000, late, Some(other), false), Some(Network));
+        assert_eq!(limit(1_000_000, other, Some(late), false), Some(Network));
+    }
+
+    #[test]
+    fn where_both_ends_lack_cores_it_is_the_cores() {
+        let (own, theirs) = (without_core(44, [46, 0, 0, 10]), without_core(52, [42, 0, 0, 6]));
+        assert_eq!(limit(1_000_000, own, Some(theirs), true), Some(Hashing));
+        assert_eq!(limit(1_000_000, theirs, Some(own), true), Some(Hashing));
     }
 
     #[test]
@@ -244,7 +259,7 @@ mod tests {
         #[track_caller]
         fn check(elapsed_us: u64, hashing: u64, want: Option<Limit>) {
             let spent = Spent { hashing_us: elapsed_us * hashing / 1000, ..Spent::default() };
-            assert_eq!(limit(elapsed_us, Side { workers: 1, spent, ..Side::default() }, None, true), want);
+            assert_eq!(limit(elapsed_us, Side { workers: 1, spent }, None, true), want);
         }
         check(ELAPSED_US_MIN - 1, 1000, None);
         check(ELAPSED_US_MIN, 1000, Some(Hashing));
@@ -256,10 +271,16 @@ mod tests {
     #[test]
     fn any_numbers_of_a_peer_make_a_word_and_nothing_else() {
         const MOST: u64 = u64::MAX;
-        let spent = Spent { hashing_us: MOST, source_disk_us: MOST, target_disk_us: MOST, peer_us: MOST };
+        let spent = Spent {
+            hashing_us: MOST,
+            source_disk_us: MOST,
+            target_disk_us: MOST,
+            peer_us: MOST,
+            without_core_us: MOST,
+        };
         for workers in [0, 1, u32::MAX] {
             for elapsed_us in [ELAPSED_US_MIN, MOST] {
-                let liar = Side { workers, spent, without_core_us: MOST };
+                let liar = Side { workers, spent };
                 _ = (limit(elapsed_us, side([5, 0, 0, 95]), Some(liar), false), liar.of(elapsed_us));
             }
         }

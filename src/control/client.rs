@@ -11,11 +11,11 @@ use crate::entry::Metadata;
 use crate::extent::{Deal, Layout};
 use crate::failure::{Failure, Kind};
 use crate::limits::{GOODBYE_MS, HELD_MS, REDIAL_PAUSE_MS, REDIAL_PAUSES_MS, WELCOME_MS, WORKER_BUFFER_BYTES};
-use crate::root::{NOTHING_WITHHELD, Root, Source, Target, TargetRequest, Wall, last_name};
+use crate::root::{Inode, NOTHING_WITHHELD, Root, RootError, Source, Target, TargetRequest, Wall, last_name};
 use crate::seal::{Sealing, Side, has_aes};
 use crate::session::handshake::{Agreed, agree};
 use crate::session::{PROGRAM, Terms};
-use crate::wire::{Begin, FailureMessage, Hello, Message, Options, Welcome};
+use crate::wire::{Begin, FailureMessage, Hello, Message, Options, SessionId, Welcome};
 use crate::worker::inbox::Joined;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -48,6 +48,8 @@ struct Copying {
     basis_bytes: Option<u64>,
     /// The session was lost, and may be dialled again.
     lost: bool,
+    /// The last session that a server welcomed.
+    former: Option<SessionId>,
 }
 
 /// The other end of a session, where it is not here.
@@ -72,11 +74,13 @@ struct Remotely {
     sealing: Sealing,
     /// Both ends have the same address.
     same_address: bool,
+    /// The server's file, where that is on this kernel.
+    neighbours_file: Option<Inode>,
 }
 
 impl Copying {
     fn new(config: CopyConfig) -> Self {
-        Self { summary: blank(&config), config, target: None, basis_bytes: None, lost: false }
+        Self { summary: blank(&config), config, target: None, basis_bytes: None, lost: false, former: None }
     }
 
     fn end(mut self, failure: Option<Failure>, began: Instant) -> Summary {
@@ -134,7 +138,8 @@ impl Copying {
                 let metadata = source.facts().metadata();
                 let name = last_name(&self.config.source_typed).unwrap_or_default().to_vec();
                 watch.waiting("the target");
-                self.open_target(target.as_os_str().as_bytes().to_vec(), name, Some(&source)).await?;
+                let inode = Some(source.facts().inode);
+                self.open_target(target.as_os_str().as_bytes().to_vec(), name, inode).await?;
                 self.drive_locally(watch, stopped, plan, source, metadata).await
             }
             (Place::Local(source), Place::Remote(remote)) => {
@@ -144,6 +149,10 @@ impl Copying {
                     connected = self.connect(watch, &remote, &plan, Some(metadata)) => connected?,
                     failure = told_to_stop(&mut stop) => return Err(failure),
                 };
+                if connected.neighbours_file == Some(source.facts().inode) {
+                    let failure = RootError::SameFile.of_target(&self.summary.target);
+                    return Err(refuse(connected.link, &remote.name(), failure).await);
+                }
                 self.drive_remotely(watch, stopped, plan, &remote, connected, Some(source)).await
             }
             (Place::Remote(remote), Place::Local(target)) => {
@@ -153,7 +162,8 @@ impl Copying {
                 };
                 let name = last_name(&remote.path).unwrap_or_default().to_vec();
                 watch.waiting("the target");
-                let opened = self.open_target(target.as_os_str().as_bytes().to_vec(), name, None).await;
+                let theirs = connected.neighbours_file;
+                let opened = self.open_target(target.as_os_str().as_bytes().to_vec(), name, theirs).await;
                 if let Err(failure) = opened {
                     return Err(refuse(connected.link, &remote.name(), failure).await);
                 }
@@ -163,9 +173,8 @@ impl Copying {
         }
     }
 
-    /// Opens the local target, once the source is known to be there.
-    async fn open_target(&mut self, path: Vec<u8>, name: Vec<u8>, source: Option<&Source>) -> Result<(), Failure> {
-        let source = source.map(|source| source.facts().inode);
+    /// Opens the local target, once the source is known to be there; which that is, where it is on this host.
+    async fn open_target(&mut self, path: Vec<u8>, name: Vec<u8>, source: Option<Inode>) -> Result<(), Failure> {
         let (dry_run, inplace, fsync) = (self.config.dry_run, self.config.inplace, self.config.fsync);
         let opened = files::open_target(move || {
             let request = TargetRequest {
@@ -223,7 +232,7 @@ impl Copying {
         connected: Remotely,
         source: Option<Source>,
     ) -> Result<(), Failure> {
-        let Remotely { mut link, hello, welcome, agreed, seated, sealing, same_address } = connected;
+        let Remotely { mut link, hello, welcome, agreed, seated, sealing, same_address, .. } = connected;
         let sockets: Vec<_> = seated.into_iter().map(|seated| seated.joined(Side::Client, sealing.cipher())).collect();
         let workers = plan.count.min(agreed.connections).max(1);
         // Where there are fewer connections than workers, the last ones get none.
@@ -355,6 +364,7 @@ impl Copying {
         };
         watch.detail(&format!("the server is {}; stripes of {} MiB", welcome.program, welcome.stripe_bytes >> 20));
         self.learn(&hello, &welcome);
+        self.former = Some(welcome.session);
         let Some(secret) = link.secret() else {
             return Err(Failure::about(Kind::Protocol, &peer, "TLS has no secret to share"));
         };
@@ -368,8 +378,9 @@ impl Copying {
             watch.warn(&text);
         }
         // Looked for only where it can be: the server does the same.
-        let same_kernel = same_address && link::detached(move || neighbour::meet(&secret)).await.unwrap_or(false);
-        let sealing = Sealing::agreed(welcome.cipher, !same_kernel);
+        let meet = async || link::detached(move || neighbour::meet(&secret)).await.ok().flatten();
+        let neighbour = if same_address { meet().await } else { None };
+        let sealing = Sealing::agreed(welcome.cipher, neighbour.is_none());
         watch.detail(&match sealing {
             Sealing::Sealed(_) => format!("sealed with {}", sealing.name()),
             Sealing::SameKernel => "not sealed: the server runs on this very kernel".to_owned(),
@@ -378,7 +389,8 @@ impl Copying {
         self.summary.sealing = Some(sealing);
         let joined = seated.iter().map(|seated| seated.number).collect();
         link.send(&Message::Begin(Begin { joined, sealed: sealing.cipher().is_some() }));
-        Ok(Remotely { link, hello, welcome, agreed, seated, sealing, same_address })
+        let neighbours_file = neighbour.and_then(|neighbour| neighbour.file);
+        Ok(Remotely { link, hello, welcome, agreed, seated, sealing, same_address, neighbours_file })
     }
 
     /// What Welcome says that the summary needs.
@@ -422,6 +434,7 @@ impl Copying {
             workers: plan.count,
             aes: has_aes(),
             plaintext: config.plaintext,
+            former: self.former,
         }
     }
 

@@ -5,7 +5,7 @@
 //! on. A commit that has begun is waited for, whatever else happens.
 
 use super::client::Stop;
-use super::link::Link;
+use super::link::{Link, LinkError};
 use super::{Names, Progress, count};
 use crate::bottleneck::{Limit, Side, Spent, limit};
 use crate::completion::{DirectPolicy, Errno, Mode, Waker};
@@ -18,7 +18,7 @@ use crate::ring::{Ring, choose_mode};
 use crate::root::{Left, RootError, Source, Target};
 use crate::session::Terms;
 use crate::session::course::{Action, Course, Event, Role, Start as CourseStart};
-use crate::wire::{Beat, Committed};
+use crate::wire::{Beat, Committed, Message};
 use crate::worker::WorkerError;
 use crate::worker::inbox::{Ends, FileTerms, Job, Joined, Mailbox, Outcome, SessionKey, SessionShared, Start};
 use crossbeam_channel::Receiver;
@@ -256,7 +256,7 @@ impl Drive<'_> {
                         link_lives = false;
                         self.hear_workers(); // what the workers said comes first
                         match error {
-                            super::link::LinkError::Decode(error) => {
+                            LinkError::Decode(error) => {
                                 let peer = &self.session.names.peer;
                                 Event::Failed(Failure::about(Kind::Protocol, peer, error.to_string()))
                             }
@@ -309,14 +309,15 @@ impl Drive<'_> {
             source_disk_us: us(Counter::SourceDiskNs),
             target_disk_us: us(Counter::TargetDiskNs) + micros(kept_waiting),
             peer_us: us(Counter::PeerNs),
+            without_core_us: us(Counter::WithoutCoreNs),
         };
-        Side { workers: self.copying.count(), spent, without_core_us: us(Counter::WithoutCoreNs) }
+        Side { workers: self.copying.count(), spent }
     }
 
     /// This side and the peer, as that says, from the start on.
     fn sides(&self) -> (Side, Option<Side>) {
         let spent = self.course.peer_beat().spent;
-        let peer = Side { workers: self.session.peer_workers, spent, without_core_us: 0 };
+        let peer = Side { workers: self.session.peer_workers, spent };
         (self.own(), self.session.link.is_some().then_some(peer))
     }
 
@@ -352,6 +353,11 @@ impl Drive<'_> {
         }
     }
 
+    /// Here is a target, and it is as it was, for certain.
+    fn is_untouched(&self) -> bool {
+        self.left == Some(Left::Untouched) || self.session.target.as_ref().is_some_and(Target::is_untouched)
+    }
+
     /// Gives the course what the workers have said.
     fn hear_workers(&mut self) {
         while let Ok(outcome) = self.copying.outcomes.try_recv() {
@@ -366,7 +372,10 @@ impl Drive<'_> {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Send(message) => {
+            Action::Send(mut message) => {
+                if let Message::Failed(failure) = &mut message {
+                    failure.untouched = self.is_untouched();
+                }
                 if let Some(link) = &self.session.link {
                     link.send(&message);
                 }
@@ -519,6 +528,7 @@ impl Drive<'_> {
         }
         let changed = match &self.left {
             Some(left) => Some(*left != Left::Untouched),
+            None if self.course.peer_untouched() => Some(false),
             None => self.course.outcome().map(|outcome| outcome.changed),
         };
         let kept = match self.left.take() {
@@ -560,7 +570,7 @@ async fn wait_for(blocking: &mut Option<(JoinHandle<Done>, Option<Instant>)>) ->
     }
 }
 
-async fn receive(link: &mut Option<&mut Link>) -> Result<crate::wire::Message, super::link::LinkError> {
+async fn receive(link: &mut Option<&mut Link>) -> Result<Message, LinkError> {
     match link {
         Some(link) => link.receive().await,
         None => std::future::pending().await,

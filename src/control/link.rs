@@ -123,7 +123,7 @@ pub(super) struct Link {
     /// Either side has said that it has failed: there is nothing more to say.
     failed: Cell<bool>,
     /// Another descriptor of the same socket, to end it with.
-    socket: TcpStream,
+    socket: Rc<TcpStream>,
 }
 
 /// TLS, and what the server's greeting has said before it.
@@ -210,7 +210,7 @@ impl Link {
         spawn(reader.read());
         let (writes, written) = oneshot::channel();
         spawn(write(stream, outbox_receiver, Rc::clone(&bytes), writes));
-        Ok(Self { inbox, outbox, tls, written, bytes, failed: Cell::new(false), socket })
+        Ok(Self { inbox, outbox, tls, written, bytes, failed: Cell::new(false), socket: Rc::new(socket) })
     }
 
     /// What the two ends of this connection share and nobody else: once a message of the peer's has come.
@@ -280,6 +280,11 @@ impl Link {
     /// network is held to limit the copy.
     pub(super) fn same_address(&self) -> bool {
         same_address(&self.socket).unwrap_or(false)
+    }
+
+    /// What somebody else may cut it with, also when it is no more.
+    pub(super) fn socket(&self) -> Rc<TcpStream> {
+        Rc::clone(&self.socket)
     }
 
     /// Ends it at once.

@@ -12,6 +12,7 @@ mod dial;
 mod door;
 mod drive;
 mod files;
+mod former;
 pub mod fuzz;
 pub mod identity;
 mod link;

@@ -5,8 +5,11 @@
 //! network namespace of one running kernel. Each end says there what only the other can check, its user id included, which
 //! the kernel tells the listener too: so nobody can pass the words on between two hosts, unless he is that user on both.
 //! Where anything of it fails, frames are sealed. Nothing else (addresses, boot ids) proves anything.
+//!
+//! Who shares a kernel may mean the same file: so the server says there which one it has.
 
 use crate::limits::{NEIGHBOUR_MS, PROOF_LEN};
+use crate::root::Inode;
 use crate::seal::{Secret, Side, same_proof};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
@@ -19,26 +22,36 @@ use std::time::Duration;
 pub(super) struct Rendezvous {
     listener: tokio::net::UnixListener,
     secret: Secret,
+    /// The server's file, if there is one.
+    file: Option<Inode>,
+}
+
+/// A server on the client's kernel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Neighbour {
+    /// Its file, if there is one.
+    pub(super) file: Option<Inode>,
 }
 
 impl Rendezvous {
     /// Listens under the session's own name.
-    pub(super) fn new(secret: Secret) -> io::Result<Self> {
+    pub(super) fn new(secret: Secret, file: Option<Inode>) -> io::Result<Self> {
         let listener = UnixListener::bind_addr(&name(&secret)?)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener: tokio::net::UnixListener::from_std(listener)?, secret })
+        Ok(Self { listener: tokio::net::UnixListener::from_std(listener)?, secret, file })
     }
 
     /// Returns when somebody came who is the client for certain.
     pub(super) async fn met(self) {
         loop {
             let Ok((stream, _)) = self.listener.accept().await else { return std::future::pending().await };
-            let secret = self.secret.clone();
+            let (secret, file) = (self.secret.clone(), self.file);
             let greeted = stream.into_std().map(|stream| {
                 tokio::task::spawn_blocking(move || {
                     stream.set_nonblocking(false)?;
                     listen(&stream, &secret, Side::Client)?;
-                    speak(&stream, &secret, Side::Server)
+                    speak(&stream, &secret, Side::Server)?;
+                    tell(&stream, file)
                 })
             });
             if let Ok(greeted) = greeted
@@ -50,14 +63,15 @@ impl Rendezvous {
     }
 }
 
-/// The client's part: whether the server is here. Blocks for a moment at most.
-pub(super) fn meet(secret: &Secret) -> bool {
+/// The client's part: the server, if it is here. Blocks for a moment at most.
+pub(super) fn meet(secret: &Secret) -> Option<Neighbour> {
     let met = || {
         let stream = UnixStream::connect_addr(&name(secret)?)?;
         speak(&stream, secret, Side::Client)?;
-        listen(&stream, secret, Side::Server)
+        listen(&stream, secret, Side::Server)?;
+        Ok::<_, io::Error>(Neighbour { file: hear(&stream)? })
     };
-    met().is_ok()
+    met().ok()
 }
 
 fn name(secret: &Secret) -> io::Result<SocketAddr> {
@@ -75,4 +89,17 @@ fn listen(mut stream: &UnixStream, secret: &Secret, side: Side) -> io::Result<()
     let mut said = [0; PROOF_LEN];
     stream.read_exact(&mut said)?;
     if same_proof(&said, &secret.greeting(side, user)) { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}
+
+/// Which file: its file system and its number there; zeros for none.
+fn tell(mut stream: &UnixStream, file: Option<Inode>) -> io::Result<()> {
+    let Inode { device, number } = file.unwrap_or(Inode { device: 0, number: 0 });
+    stream.write_all(&[device.to_le_bytes(), number.to_le_bytes()].concat())
+}
+
+fn hear(mut stream: &UnixStream) -> io::Result<Option<Inode>> {
+    let mut said = [[0; 8]; 2];
+    stream.read_exact(said.as_flattened_mut())?;
+    let [device, number] = said.map(u64::from_le_bytes);
+    Ok((number != 0).then_some(Inode { device, number }))
 }

@@ -11,6 +11,7 @@ use super::client::Stop;
 use super::crew::{Crew, Plan};
 use super::dial::Seated;
 use super::door::{Door, Origin, Stranger};
+use super::former::Formers;
 use super::identity::{Fingerprint, Roots, ServerIdentity};
 use super::link::{self, Caller, DataSocket, Link, LinkError, identify};
 use super::listen::Listeners;
@@ -190,6 +191,7 @@ struct Server {
     seats: RefCell<Seats<Seated>>,
     /// Some seat was settled.
     arrived: Notify,
+    formers: Formers,
     door: Rc<Door>,
     room: Rc<Room>,
     count: told::Sender<Count>,
@@ -237,6 +239,7 @@ impl Server {
             withheld,
             seats: RefCell::default(),
             arrived: Notify::new(),
+            formers: Formers::default(),
             door: Rc::new(Door::new(strangers)),
             room: Rc::new(Room::new(crew.mailboxes().len())),
             count: told::Sender::default(),

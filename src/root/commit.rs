@@ -43,6 +43,11 @@ impl Target {
         self.work.as_mut().expect("a dry run writes nothing").mark_unfinished(source.mtime)
     }
 
+    /// It is as it was, for certain: nothing of it has been marked, written or made.
+    pub fn is_untouched(&self) -> bool {
+        self.work.as_ref().is_none_or(|work| work.temporary.is_none() && work.mark.is_none() && !work.timed)
+    }
+
     /// Gives it its length already now, and what was written to the disk, so that all of it can be read back. To be called
     /// when nothing is in flight any more.
     pub fn settle_content(&mut self, source: &Metadata) -> Result<(), RootError> {

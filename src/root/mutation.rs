@@ -60,11 +60,6 @@ pub struct Probe {
 }
 
 impl Target {
-    /// Which file was found; `None` if there was none.
-    pub fn inode(&self) -> Option<Inode> {
-        self.basis.filter(|_| !self.is_new()).map(|basis| basis.inode)
-    }
-
     /// Prepares to mutate the file `inode`, which must be this target, in pieces of whole blocks.
     pub fn mutation(self, inode: Inode, block: BlockSize) -> Result<Mutation, RootError> {
         let found = self.basis.filter(|basis| basis.inode == inode).zip(self.file().cloned());

@@ -106,6 +106,11 @@ impl Target {
         self.basis.map(|facts| facts.bytes)
     }
 
+    /// Which file was found; `None` if there was none.
+    pub fn inode(&self) -> Option<Inode> {
+        self.basis.filter(|_| !self.is_new()).map(|basis| basis.inode)
+    }
+
     /// There was no such file.
     pub fn is_new(&self) -> bool {
         self.new

@@ -159,6 +159,7 @@ pub struct Course {
     last_loss: String,
     failure: Option<Failure>,
     peer_stopped: bool,
+    peer_untouched: bool,
     peer_beat: Beat,
     own_beat: Beat,
     own_progress: u64,
@@ -191,6 +192,7 @@ impl Course {
             last_loss: String::new(),
             failure: None,
             peer_stopped: false,
+            peer_untouched: false,
             peer_beat: Beat::default(),
             own_beat: Beat::default(),
             own_progress: 0,
@@ -227,6 +229,11 @@ impl Course {
     /// The peer was asked to stop, and will not be there for a while.
     pub fn peer_stopped(&self) -> bool {
         self.peer_stopped
+    }
+
+    /// The peer has failed and, as it says, left the target as it was.
+    pub fn peer_untouched(&self) -> bool {
+        self.peer_untouched
     }
 
     /// Some stripe of the target is proven, so that it is worth keeping.
@@ -339,6 +346,7 @@ impl Course {
         match (message, self.state) {
             (Message::Failed(failure), _) => {
                 self.peer_stopped |= failure.kind == Kind::Interrupted;
+                self.peer_untouched = failure.untouched;
                 self.fail_as(failure.told_by(&self.start.peer), false);
             }
             (_, State::Failing) => {}

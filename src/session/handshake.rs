@@ -165,6 +165,7 @@ mod tests {
             workers: 2,
             aes: true,
             plaintext: false,
+            former: None,
         }
     }
 

@@ -57,6 +57,8 @@ pub struct Hello {
     pub aes: bool,
     /// The client's user wants nothing sealed.
     pub plaintext: bool,
+    /// The session that was lost, and is dialled again by this.
+    pub former: Option<SessionId>,
 }
 
 /// Server to client: how it will be done.
@@ -141,6 +143,8 @@ pub struct FailureMessage {
     pub subject: Vec<u8>,
     /// Why, in a sentence.
     pub text: String,
+    /// Said by the end that has the target: that is as it was, for certain.
+    pub untouched: bool,
 }
 
 /// Everything that is said on a control connection.
@@ -173,13 +177,13 @@ impl FailureMessage {
         }
         subject.truncate(PATH_BYTES_MAX);
         text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
-        Self { kind, subject, text }
+        Self { kind, subject, text, untouched: false }
     }
 
     /// The failure of this end that it makes, told by the peer of this name: about its path, or about it. Who was stopped is the
     /// peer: here it is lost.
     pub fn told_by(self, peer: &[u8]) -> Failure {
-        let Self { kind, subject, text } = self;
+        let Self { kind, subject, text, untouched: _ } = self;
         let kind = if kind == Kind::Interrupted { Kind::ConnectionLost } else { kind };
         let subject = if subject.is_empty() { peer.to_vec() } else { [peer, b":", subject.as_slice()].concat() };
         Failure { kind, subject, text }
@@ -274,6 +278,7 @@ mod tests {
             workers: 1,
             aes: true,
             plaintext: false,
+            former: None,
         }
     }
 
@@ -312,10 +317,22 @@ mod tests {
             check(&framed(&whole[..few]), Err(DecodeError::Message));
         }
         check(&framed(&[&whole[..], &[0]].concat()), Err(DecodeError::Message));
-        // By place: which message, length of program, its text, a source or none, method, whole_file, fsync, direct.
-        for (place, value) in
-            [(0, 8), (3, 1), (4, 5), (11, 1), (12, 0xff), (16, 2), (39, 14), (40, 2), (44, 2), (45, 3)]
-        {
+        // By place: which message, length of program, its text, a source or none, method, whole_file, fsync, direct,
+        // aes, plaintext.
+        for (place, value) in [
+            (0, 8),
+            (3, 1),
+            (4, 5),
+            (11, 1),
+            (12, 0xff),
+            (16, 2),
+            (39, 14),
+            (40, 2),
+            (44, 2),
+            (45, 3),
+            (57, 2),
+            (58, 2),
+        ] {
             let mut body = whole.clone();
             assert_ne!(body[place], value);
             body[place] = value;
@@ -328,7 +345,7 @@ mod tests {
         for (kind, known) in
             [(0u32, true), (7, true), (8, false), (9, true), (12, true), (13, false), (u32::MAX, false)]
         {
-            let body = [&7u32.to_le_bytes()[..], &kind.to_le_bytes(), &[0; 16]].concat();
+            let body = [&7u32.to_le_bytes()[..], &kind.to_le_bytes(), &[0; 17]].concat();
             assert_eq!(parse_message(&mut BytesMut::from(&framed(&body)[..])).is_ok(), known);
         }
     }
@@ -338,7 +355,8 @@ mod tests {
         #[track_caller]
         fn check(subject: usize, text: usize, allowed: bool) {
             let (subject, text) = (vec![b'/'; subject], "a".repeat(text));
-            let bytes = frame_message(&Message::Failed(FailureMessage { kind: Kind::Other, subject, text }));
+            let failed = FailureMessage { kind: Kind::Other, subject, text, untouched: false };
+            let bytes = frame_message(&Message::Failed(failed));
             assert_eq!(parse_message(&mut BytesMut::from(&bytes[..])).is_ok(), allowed);
         }
         check(0, 0, true);
@@ -373,6 +391,7 @@ mod tests {
         hello.source = Some(Metadata::default());
         hello.path = vec![b'a'; PATH_BYTES_MAX];
         hello.source_name = vec![b'a'; NAME_BYTES_MAX];
+        hello.former = Some([0; 16]);
         let welcome = Welcome {
             program: hello.program.clone(),
             session: [0; 16],
@@ -452,10 +471,10 @@ mod tests {
     prop_compose! {
         fn any_hello()(
             program in ".{0,20}", source in option::of(metadata()), path in bytes(300), source_name in bytes(30),
-            options in options(), connections: u32, workers: u32, flags: [bool; 2],
+            options in options(), connections: u32, workers: u32, flags: [bool; 2], former: Option<SessionId>,
         ) -> Hello {
             let [aes, plaintext] = flags;
-            Hello { program, source, path, source_name, options, connections, workers, aes, plaintext }
+            Hello { program, source, path, source_name, options, connections, workers, aes, plaintext, former }
         }
     }
 
@@ -478,10 +497,10 @@ mod tests {
             welcome().prop_map(Message::Welcome),
             (prop::collection::vec(any::<u32>(), 0..20), any::<bool>())
                 .prop_map(|(joined, sealed)| Message::Begin(Begin { joined, sealed })),
-            any::<([u64; 4], [u64; 4])>().prop_map(|(counts, spent)| {
+            any::<([u64; 4], [u64; 5])>().prop_map(|(counts, spent)| {
                 let [progress, matched_bytes, changed_bytes, hole_bytes] = counts;
-                let [hashing_us, source_disk_us, target_disk_us, peer_us] = spent;
-                let spent = Spent { hashing_us, source_disk_us, target_disk_us, peer_us };
+                let [hashing_us, source_disk_us, target_disk_us, peer_us, without_core_us] = spent;
+                let spent = Spent { hashing_us, source_disk_us, target_disk_us, peer_us, without_core_us };
                 Message::Beat(Beat { progress, matched_bytes, changed_bytes, hole_bytes, spent })
             }),
             Just(Message::Received),
@@ -497,8 +516,9 @@ mod tests {
                     read_back,
                 })
             }),
-            (bytes(30), ".{0,40}")
-                .prop_map(|(subject, text)| { Message::Failed(FailureMessage { kind: Kind::Target, subject, text }) }),
+            (bytes(30), ".{0,40}", any::<bool>()).prop_map(|(subject, text, untouched)| {
+                Message::Failed(FailureMessage { kind: Kind::Target, subject, text, untouched })
+            }),
         ]
     }
 

@@ -521,7 +521,7 @@ fn what_this_user_may_not_do_is_3_for_the_source_and_11_for_the_target() {
     let shared = rig.make("shared", &SOURCE);
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o666)).unwrap();
     let before = state(&shared);
-    for way in [Way::Pull, Way::Local] {
+    for way in Way::ALL {
         let run = copy(way, "public", "shared");
         assert!(!run.ends_with(11).flag("changed"), "{run}");
         run.tells("only the owner");

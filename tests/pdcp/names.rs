@@ -1,7 +1,7 @@
 //! Where a target is: whatever a name may be, it is found, and what is not there is made; a directory takes the source's
 //! name; links lead where they lead.
 
-use crate::rig::{KIB, MIB, Part, Rig, Way, assert_equal, bytes, ends, pdcp, remote, run};
+use crate::rig::{KIB, MIB, Part, Rig, Way, assert_equal, bytes, ends, pdcp, remote, run, state};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -190,6 +190,26 @@ fn a_source_with_several_names_is_nothing_special() {
     for way in Way::ALL {
         rig.copy(way, "source", "target", &[]).ends_with(0);
         assert_equal(&source, &rig.path("target"));
+    }
+}
+
+/// Trigger: source and target are one file, which only their server can know. Damage: with `-W` it had a modification time of
+/// 1970 and was called unfinished. Cure: who shares a kernel says which file he has.
+#[test]
+fn a_file_is_not_copied_onto_itself_by_way_of_a_server() {
+    let rig = Rig::in_memory();
+    let source = rig.make("source", &SOURCE);
+    fs::hard_link(&source, rig.path("other name")).unwrap();
+    let before = state(&source);
+    for way in [Way::Push, Way::Pull] {
+        for options in [&["--inplace"][..], &["--inplace", "-W"], &["--inplace", "-n"]] {
+            for target in ["source", "other name"] {
+                let run = rig.copy(way, "source", target, options);
+                run.ends_with(2);
+                run.tells("source and target are the same file");
+                assert_eq!(state(&source), before, "{run}");
+            }
+        }
     }
 }
 

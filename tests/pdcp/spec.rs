@@ -269,6 +269,7 @@ fn messages(session: SessionId, digest: [u8; 32], source: Metadata) -> [(&'stati
         workers: 4,
         aes: true,
         plaintext: false,
+        former: None,
     };
     let options =
         Options { block_bytes: 65536, method: Method::Sha256, dry_run: true, direct: DirectPolicy::Never, ..options };
@@ -282,6 +283,7 @@ fn messages(session: SessionId, digest: [u8; 32], source: Metadata) -> [(&'stati
         workers: 2,
         aes: false,
         plaintext: true,
+        former: Some(session),
     };
     let welcome = Welcome {
         program: program(),
@@ -295,7 +297,8 @@ fn messages(session: SessionId, digest: [u8; 32], source: Metadata) -> [(&'stati
         workers: 2,
         cipher: Some(Cipher::Aes256Gcm),
     };
-    let spent = Spent { hashing_us: 2000, source_disk_us: 0, target_disk_us: 60_000, peer_us: 1500 };
+    let spent =
+        Spent { hashing_us: 2000, source_disk_us: 0, target_disk_us: 60_000, peer_us: 1500, without_core_us: 700 };
     let beat = Beat { progress: 4711, matched_bytes: 94_371_840, changed_bytes: 49152, hole_bytes: 16384, spent };
     let committed = Committed {
         matched_bytes: 99_934_464,
@@ -306,7 +309,7 @@ fn messages(session: SessionId, digest: [u8; 32], source: Metadata) -> [(&'stati
         read_back: false,
     };
     let text = String::from("No space left on device");
-    let failed = FailureMessage { kind: Kind::Target, subject: b"/srv/big.img".into(), text };
+    let failed = FailureMessage { kind: Kind::Target, subject: b"/srv/big.img".into(), text, untouched: true };
     [
         ("Hello push", Message::Hello(push)),
         ("Hello pull", Message::Hello(pull)),

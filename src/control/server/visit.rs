@@ -15,7 +15,7 @@ use crate::control::{Done, Names, Progress, Record, Request, count, files};
 use crate::extent::Deal;
 use crate::failure::{Failure, Kind};
 use crate::limits::{BEGIN_MS, HELLO_MS, NEIGHBOUR_MS};
-use crate::root::{Source, Target, TargetRequest};
+use crate::root::{Inode, Source, Target, TargetRequest};
 use crate::seal::{Sealing, Side, has_aes};
 use crate::session::ProtocolError;
 use crate::session::handshake::{Offer, agree, check_hello, wanted_connections, welcome};
@@ -77,6 +77,9 @@ impl Server {
         let name = peer_name(peer);
         let (key, request) = (grant.key.fingerprint(), Request::from(hello));
         let mut telling = Telling { server: self, peer, began, key, request, sealing: None, is_told: false };
+        if let Some(former) = &hello.former {
+            self.formers.end(former, &grant.key).await;
+        }
         let result = match self.let_in(hello, &name, grant, Origin::from(peer.ip())) {
             Ok(inside) => {
                 *stranger = None;
@@ -129,7 +132,10 @@ impl Server {
         let welcome = self.welcome(hello, &opened, &lease, link.same_address());
         lease.settle(welcome.connections);
         let session = welcome.session;
-        let result = self.begin(link, name, welcome).await;
+        let _entry = self.formers.enter(session, grant.key, link.socket());
+        let file = opened.source.as_ref().map(|source| source.facts().inode);
+        let file = file.or_else(|| opened.target.as_ref().and_then(Target::inode));
+        let result = self.begin(link, name, welcome, file).await;
         self.seats.borrow_mut().close(&session);
         let (welcome, sealing, seated) = match result {
             Ok(begun) => begun,
@@ -234,10 +240,11 @@ impl Server {
         link: &mut Link,
         name: &[u8],
         welcome: Welcome,
+        file: Option<Inode>,
     ) -> Result<(Welcome, Sealing, Vec<Seated>), Failure> {
         let unready = || Failure::new(Kind::Protocol, "TLS has no secret to share");
         let secret = link.secret().ok_or_else(unready)?;
-        let rendezvous = if link.same_address() { Rendezvous::new(secret.clone()).ok() } else { None };
+        let rendezvous = if link.same_address() { Rendezvous::new(secret.clone(), file).ok() } else { None };
         self.seats.borrow_mut().open(welcome.session, secret, welcome.connections);
         link.send(&Message::Welcome(welcome.clone()));
         let begin = hear_begin(link, name, rendezvous, welcome.cipher.is_some()).await?;

@@ -237,7 +237,8 @@ impl Stage {
             7 => Message::Begin(Begin { joined: vec![0], sealed: false }),
             8 => {
                 let kind = dice.among(&[Kind::Source, Kind::Interrupted]);
-                Message::Failed(FailureMessage { kind, subject: Vec::new(), text: "something there".into() })
+                let text = "something there".into();
+                Message::Failed(FailureMessage { kind, subject: Vec::new(), text, untouched: dice.coin() })
             }
             _ => return self.course.handle(Event::PeerGone("closed".into())),
         };

@@ -178,6 +178,7 @@ fn hello(dice: &mut Dice<'_>) -> Hello {
         workers: small(WORKERS_MAX, dice),
         aes: dice.coin(),
         plaintext: dice.coin(),
+        former: dice.coin().then(|| [u8::from(dice.coin()); 16]),
     }
 }
 

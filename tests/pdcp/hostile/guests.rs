@@ -12,7 +12,7 @@ use pdcp::wire::{FailureMessage, Hello, Message, Welcome, frame_message};
 use std::fs;
 use std::io::Write;
 use std::net::Shutdown;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -56,7 +56,12 @@ impl House {
 
     /// What the server says to a Hello. While the connection lives, so does the session.
     fn ask(&self, hello: &Hello) -> (Control, Result<Welcome, FailureMessage>) {
-        let mut control = Control::dial(call(self.server.address), &self.key).unwrap();
+        self.ask_by(&self.key, hello)
+    }
+
+    /// The same by who has this key.
+    fn ask_by(&self, key: &Path, hello: &Hello) -> (Control, Result<Welcome, FailureMessage>) {
+        let mut control = Control::dial(call(self.server.address), key).unwrap();
         control.write_all(&frame_message(&Message::Hello(hello.clone()))).unwrap();
         let answer = match hear_from(&mut control) {
             Some(Message::Welcome(welcome)) => Ok(welcome),
@@ -180,6 +185,26 @@ fn a_guest_from_elsewhere_is_not_let_in() {
         house.check_refused(&hello, 5, "");
     }
     assert_eq!(house.outside(), before);
+    house.server.stop();
+}
+
+/// Trigger: a path is cut without a word, and the client dials again. Damage: its old session held the target and its place
+/// until the server missed it, for half a minute or more. Cure: the client says which one it was.
+#[test]
+fn a_session_that_is_dialled_again_ends_and_nobody_elses_does() {
+    let house = House::open("root=ROOT max-sessions=1");
+    let (mut lost, welcome) = house.ask(&push(b"file", b""));
+    let session = welcome.unwrap().session;
+    for former in [None, Some([9; 16])] {
+        house.check_refused(&Hello { former, ..push(b"file", b"") }, 43, "as many sessions as it may have");
+    }
+    let again = Hello { former: Some(session), ..push(b"file", b"") };
+    let path = house.directory.path().join("inside/file").into_os_string().into_vec();
+    let (_, other) = house.ask_by(&house.directory.path().join("home/key"), &Hello { path, ..again.clone() });
+    assert_eq!(other.unwrap_err().kind.exit_code(), 43, "the target is still held");
+    let (_control, welcome) = house.ask(&again);
+    assert!(welcome.is_ok_and(|welcome| welcome.session != session));
+    _ = rest(&mut lost);
     house.server.stop();
 }
 

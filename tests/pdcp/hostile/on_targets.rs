@@ -285,7 +285,13 @@ const ABSURD: Beat = Beat {
     matched_bytes: u64::MAX,
     changed_bytes: u64::MAX,
     hole_bytes: u64::MAX,
-    spent: Spent { hashing_us: u64::MAX, source_disk_us: u64::MAX, target_disk_us: u64::MAX, peer_us: u64::MAX },
+    spent: Spent {
+        hashing_us: u64::MAX,
+        source_disk_us: u64::MAX,
+        target_disk_us: u64::MAX,
+        peer_us: u64::MAX,
+        without_core_us: u64::MAX,
+    },
 };
 
 /// Trigger: heartbeats whose counts add up to more than a u64. Damage: the sum overflowed, and the panic left the session

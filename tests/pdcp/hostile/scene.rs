@@ -5,9 +5,10 @@ use super::peer::{Ambush, Peer, client};
 use super::victim::{Client, Server};
 use pdcp::completion::DirectPolicy;
 use pdcp::entry::{Metadata, Timestamp};
+use pdcp::failure::{Failure, Kind};
 use pdcp::method::Method;
 use pdcp::session::handshake::{Offer, welcome};
-use pdcp::wire::{Hello, Message, Options};
+use pdcp::wire::{FailureMessage, Hello, Message, Options};
 use std::fs::{File, FileTimes};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -100,6 +101,7 @@ pub(super) fn hello(path: &Path, source: Option<Metadata>) -> Hello {
         workers: 1,
         aes: false,
         plaintext: true,
+        former: None,
     }
 }
 
@@ -349,16 +351,17 @@ pub(super) fn beside_good_copies(server: &Server, attack: impl FnOnce()) {
 
 /// A failure that nobody else would send.
 pub(super) fn strange_failure() -> Message {
-    let failure = pdcp::failure::Failure::about(
-        pdcp::failure::Kind::Busy,
+    let failure = Failure::about(
+        Kind::Busy,
         b"\x1b[2Jpath",
         format!("\x1b[31m{}", "too long ".repeat(113)), // with its escape as long as may be
     );
-    Message::Failed(pdcp::wire::FailureMessage { kind: failure.kind, subject: failure.subject, text: failure.text })
+    let Failure { kind, subject, text } = failure;
+    Message::Failed(FailureMessage { kind, subject, text, untouched: false })
 }
 
 /// A failure that nobody reads to its end.
 pub(super) fn novel() -> Message {
-    let kind = pdcp::failure::Kind::Busy;
-    Message::Failed(pdcp::wire::FailureMessage { kind, subject: Vec::new(), text: "t".repeat(1025) })
+    let kind = Kind::Busy;
+    Message::Failed(FailureMessage { kind, subject: Vec::new(), text: "t".repeat(1025), untouched: false })
 }

@@ -174,8 +174,12 @@ fn in_the_clear() -> Vec<u8> {
     frame_message(&Message::Welcome(welcome(&hello, offer(Some(metadata(8 << 20)))))).to_vec()
 }
 
+fn failure(kind: Kind, text: &str) -> FailureMessage {
+    FailureMessage { kind, subject: Vec::new(), text: text.into(), untouched: false }
+}
+
 fn failed(kind: Kind, text: &str) -> Vec<u8> {
-    frame_message(&Message::Failed(FailureMessage { kind, subject: Vec::new(), text: text.into() })).to_vec()
+    frame_message(&Message::Failed(failure(kind, text))).to_vec()
 }
 
 fn cut(held: Held) -> Held {
@@ -301,7 +305,7 @@ fn a_client_uses_no_connection_whose_server_proves_nothing() {
                     Some(Message::Begin(begin)) => assert_eq!(begin.joined, [1]),
                     other => panic!("{other:?} is no Begin"),
                 }
-                let failure = FailureMessage { kind: Kind::Busy, subject: Vec::new(), text: "enough".into() };
+                let failure = failure(Kind::Busy, "enough");
                 say(&mut control, &Message::Failed(failure));
                 _ = rest(&mut control);
             });
@@ -350,7 +354,7 @@ fn a_client_is_not_talked_out_of_sealing_by_who_holds_the_rendezvous() {
                 Some(Message::Begin(begin)) => assert!(begin.sealed),
                 other => panic!("{other:?} is no Begin"),
             }
-            let failure = FailureMessage { kind: Kind::Busy, subject: Vec::new(), text: "enough".into() };
+            let failure = failure(Kind::Busy, "enough");
             say(&mut control, &Message::Failed(failure));
             _ = rest(&mut control);
         });
@@ -366,7 +370,8 @@ fn a_target_that_a_lost_session_still_holds_is_waited_for() {
         drop(ambush.take(|hello| welcome(hello, offer(None)), Vec::new()));
         let answers = [Kind::Busy; REDIAL_PAUSES_MS.len() + 2].into_iter().chain([Kind::Refused]);
         for kind in answers {
-            let (mut control, _) = ambush.hello();
+            let (mut control, hello) = ambush.hello();
+            assert_eq!(hello.former, Some(offer(None).session));
             _ = control.write_all(&failed(kind, "by whom?"));
             _ = rest(&mut control);
         }
