@@ -178,6 +178,8 @@ pub enum Operation<B, S> {
     /// Writes `part` at `offset`. With `room`, which is for direct writes, room is set aside there first, so that they need
     /// not wait for each other; a file system that cannot do so is not an error.
     Write { file: FileId, offset: u64, part: Part<S>, room: bool },
+    /// Makes `bytes` from `offset` on read as zeros: as a hole, or as zeros written where holes are refused. 0 bytes moved.
+    Punch { file: FileId, offset: u64, bytes: u32 },
     /// Receives into `buffer[from..until]`: some bytes, or with `whole` all of them unless the connection ends. 0 bytes:
     /// the peer will send no more, so never ask for none.
     Receive { socket: SocketId, buffer: B, from: u32, until: u32, whole: bool },
@@ -235,7 +237,7 @@ pub trait Completions {
 
     /// Opens a description of this worker's own for the file that control holds: the same inode, for certain.
     fn open(&mut self, file: &Self::File, access: Access, mode: Mode) -> Result<FileId, Errno>;
-    /// Closes it. Nothing may be in flight on it.
+    /// Closes it, at the latest with the next turn. Nothing may be in flight on it.
     fn close(&mut self, file: FileId);
     /// Takes a socket over.
     fn adopt(&mut self, socket: Self::Socket) -> SocketId;
@@ -252,8 +254,6 @@ pub trait Completions {
     /// The first hole of the file from `offset` on, as beginning and end: the one that `offset` lies in, or the next. A plain
     /// call, which may have to go through all that the file system knows of the data before it.
     fn next_hole(&mut self, file: FileId, offset: u64) -> Result<Option<(u64, u64)>, Errno>;
-    /// Makes `bytes` from `offset` on read as zeros: as a hole, or as zeros written where holes are refused. A plain call.
-    fn punch(&mut self, file: FileId, offset: u64, bytes: u64) -> Result<(), Errno>;
 
     /// Starts an operation, at the latest with the next turn. At most [`crate::limits::OPERATIONS_MAX`] are in flight.
     fn push(&mut self, tag: Tag, operation: Operation<Self::Buffer, Self::Shared>);

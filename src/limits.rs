@@ -209,11 +209,12 @@ pub const SLOW_WRITE_REST: u32 = 64;
 /// Submission queue of a worker's ring. Full means: submit, then go on.
 pub const SUBMISSIONS: u32 = 256;
 /// Operations in flight at most: reads, writes (a payload or a held extent may be written in pieces), 2 a receive and
-/// 2 a send for each small-frame pair, the wake-up and cancels.
+/// 2 a send for each small-frame pair, a hole for each connection, the wake-up and cancels.
 pub const OPERATIONS_MAX: usize = SMALL_BUFFERS
     + LARGE_BUFFERS
     + (PAYLOAD_BUFFERS + LARGE_BUFFERS + SMALL_BUFFERS) * PIECES_MAX
     + 2 * FRAME_BUFFERS
+    + CONNECTIONS_PER_WORKER_MAX as usize
     + 2;
 /// Completion queue: one slot for each operation in flight, so that nothing is ever lost by overflow.
 pub const COMPLETIONS: u32 = 8192;

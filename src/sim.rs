@@ -313,6 +313,18 @@ impl Sim {
                 buffer[from..from + moved].copy_from_slice(&world.disks[disk].bytes[offset..offset + moved]);
                 moved
             }
+            Operation::Punch { file, offset, bytes } => {
+                if world.strikes(|fault| match fault {
+                    Fault::WriteFails { countdown } => Some(countdown),
+                    _ => None,
+                }) {
+                    return Some(Err(Errno(28)));
+                }
+                let (disk, _) = self.files[file.0 as usize].unwrap();
+                let offset = usize::try_from(*offset).unwrap();
+                world.disks[disk].punch(offset, offset + *bytes as usize);
+                0
+            }
             Operation::Write { file, offset, part, .. } => {
                 if world.strikes(|fault| match fault {
                     Fault::WriteFails { countdown } => Some(countdown),
@@ -499,13 +511,6 @@ impl Completions for Sim {
             at = (at / PAGE + 1) * PAGE;
         }
         Ok(Some((from as u64, at.min(end) as u64)))
-    }
-
-    fn punch(&mut self, file: FileId, offset: u64, bytes: u64) -> Result<(), Errno> {
-        let (disk, _) = self.files[file.0 as usize].unwrap();
-        let offset = usize::try_from(offset).unwrap();
-        self.world.borrow_mut().disks[disk].punch(offset, offset + usize::try_from(bytes).unwrap());
-        Ok(())
     }
 
     fn push(&mut self, tag: Tag, operation: SimOperation) {

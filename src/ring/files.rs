@@ -5,8 +5,8 @@
 
 use super::errno;
 use crate::completion::{Access, Errno, Mode};
-use crate::limits::{DIRECT_ALIGNMENT, SLOW_WRITE_MS, SLOW_WRITE_REST};
-use rustix::fs::{FallocateFlags, FileType, Mode as Permissions, OFlags, SeekFrom, fallocate, fstat, open, seek};
+use crate::limits::{SLOW_WRITE_MS, SLOW_WRITE_REST};
+use rustix::fs::{FileType, Mode as Permissions, OFlags, SeekFrom, fstat, open, seek};
 use rustix::io::{Errno as Error, ReadWriteFlags, pread, preadv2, pwrite, retry_on_intr};
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -23,6 +23,8 @@ pub(super) struct OpenFile {
     pub(super) mode: Mode,
     /// Pushed and not yet popped.
     pub(super) in_flight: u32,
+    /// A write of the ring's has come back, so the disk does not hang.
+    pub(super) answers: bool,
     /// Until when a plain write through the page cache is not tried again.
     pub(super) slow_until: Option<Instant>,
     is_device: bool,
@@ -34,7 +36,15 @@ impl OpenFile {
     pub(super) fn open(held: &Arc<OwnedFd>, access: Access, mode: Mode) -> Result<Self, Errno> {
         let descriptor = reopen(held, access, mode == Mode::Direct).map_err(errno)?;
         let is_device = file_type(&descriptor).map_err(errno)? == FileType::BlockDevice;
-        Ok(Self { descriptor, mode, in_flight: 0, slow_until: None, is_device, _held: Arc::clone(held) })
+        Ok(Self {
+            descriptor,
+            mode,
+            in_flight: 0,
+            answers: false,
+            slow_until: None,
+            is_device,
+            _held: Arc::clone(held),
+        })
     }
 
     /// A plain read.
@@ -58,8 +68,9 @@ impl OpenFile {
         }
     }
 
-    /// A plain write, where that is the fastest way: not past the page cache, and not where the last one had to wait for the disk,
-    /// as then the worker's other sessions had to wait with it. It waits so for one [`SLOW_WRITE_REST`]th of the time at most.
+    /// A plain write, where that is the fastest way: not past the page cache, nor before the disk is known to answer, nor where the
+    /// last one had to wait for it, as then the worker's other sessions had to wait with it. It waits so for one
+    /// [`SLOW_WRITE_REST`]th of the time at most.
     pub(super) fn write_at_once(&mut self, bytes: &[u8], offset: u64) -> Option<Result<u32, Errno>> {
         match self.mode {
             Mode::Direct => return None,
@@ -67,7 +78,7 @@ impl OpenFile {
             Mode::Buffered => {}
         }
         let began = Instant::now();
-        if self.slow_until.is_some_and(|until| began < until) {
+        if !self.answers || self.slow_until.is_some_and(|until| began < until) {
             return None;
         }
         let written = self.write(bytes, offset);
@@ -101,46 +112,11 @@ impl OpenFile {
         Ok((hole < hole_end).then_some((hole, hole_end)))
     }
 
-    /// Makes zeros: a hole if the file system can.
-    pub(super) fn punch(&self, offset: u64, bytes: u64) -> Result<(), Errno> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match retry_on_intr(|| fallocate(&self.descriptor, how, offset, bytes)) {
-            Err(Error::OPNOTSUPP | Error::NOSYS) => self.write_zeros(offset, bytes),
-            result => result.map_err(errno),
-        }
-    }
-
-    fn write_zeros(&self, mut offset: u64, bytes: u64) -> Result<(), Errno> {
-        let mut left = match self.mode {
-            Mode::Direct => bytes.next_multiple_of(u64::from(DIRECT_ALIGNMENT)), // only at the file's very end
-            Mode::Buffered | Mode::Memory => bytes,
-        };
-        while left > 0 {
-            let most = usize::try_from(left).map_or(ZEROS.0.len(), |left| left.min(ZEROS.0.len()));
-            let written = u64::from(self.write(&ZEROS.0[..most], offset)?);
-            if written == 0 {
-                return Err(errno(Error::IO));
-            }
-            offset += written;
-            left -= written;
-        }
-        Ok(())
-    }
-
     fn bytes(&self) -> Result<u64, Errno> {
         let stat = fstat(&self.descriptor).map_err(errno)?;
         Ok(u64::try_from(stat.st_size).unwrap_or(0))
     }
 }
-
-/// Zeros, aligned for direct I/O.
-#[repr(align(4096))]
-struct Zeros([u8; 64 << 10]);
-
-static ZEROS: Zeros = Zeros([0; 64 << 10]);
 
 /// What kind of file this is.
 pub(super) fn file_type(file: &OwnedFd) -> Result<FileType, Error> {
@@ -210,26 +186,6 @@ mod tests {
             if let Ok(direct) = OpenFile::open(&held, Access::Update, Mode::Direct) {
                 check(&direct, 4096, None);
             }
-        }
-    }
-
-    #[test]
-    fn zeros_are_written_where_holes_are_refused() {
-        let kib = 1 << 10;
-        for mode in [Mode::Buffered, Mode::Direct] {
-            let file = tempfile::tempfile_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
-            file.write_all_at(&vec![7; 300 * kib], 0).unwrap();
-            let held = Arc::new(OwnedFd::from(file.try_clone().unwrap()));
-            let Ok(opened) = OpenFile::open(&held, Access::Update, mode) else {
-                eprintln!("SKIPPED: {mode:?} is refused here");
-                continue;
-            };
-            opened.write_zeros(8 << 10, 200 << 10).unwrap();
-            let mut bytes = vec![1; 300 * kib];
-            file.read_exact_at(&mut bytes, 0).unwrap();
-            assert!(bytes[..8 * kib].iter().all(|&byte| byte == 7));
-            assert!(bytes[8 * kib..208 * kib].iter().all(|&byte| byte == 0));
-            assert!(bytes[208 * kib..].iter().all(|&byte| byte == 7));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The only folder with `unsafe`, and the only one that names `io_uring` and `libc`. It is sound because:
 //! 1. A [`Buffer`] is moved in with its operation and comes back with the completion: meanwhile nobody can touch it.
-//! 2. `InFlight` owns all memory that the kernel may touch, lends none of it, and gives it up only for the kernel's own
+//! 2. `InFlight` owns all memory that the kernel may change, lends none of it, and gives it up only for the kernel's own
 //!    completion of that very operation. It lives on the heap, so nothing moves when the ring does.
 //! 3. Dropping the ring cancels, then waits for every completion; only then is memory freed.
 //! 4. Operations in flight, each one entry at a time, never outnumber completion slots (`limits`): no completion is lost.
@@ -43,15 +43,15 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// `user_data` of the poll that [`Waker`] ends. Slots of `InFlight` are far smaller.
 const WAKE: u64 = u64::MAX;
-/// `user_data` of a cancel.
-const CANCEL: u64 = u64::MAX - 1;
+/// `user_data` of what nobody waits for: a cancel, the closing of a file.
+const UNAWAITED: u64 = u64::MAX - 1;
 /// Nothing of the world makes the kernel refuse a well-formed ring.
 const REFUSED: &str = "a ring takes operations";
 
@@ -146,13 +146,16 @@ impl Ring {
                 None
             }
             Operation::Send { parts, skip, .. } => (operations::parts_bytes(parts) <= *skip).then_some(Ok(0)),
+            Operation::Punch { bytes, .. } => (*bytes == 0).then_some(Ok(0)),
         }
     }
 
     /// The count of what is in flight on the operation's file or socket.
     fn users(&mut self, operation: &Operation<Buffer, Shared>) -> &mut u32 {
         match operation {
-            Operation::Read { file, .. } | Operation::Write { file, .. } => &mut self.files.at_mut(file.0).in_flight,
+            Operation::Read { file, .. } | Operation::Write { file, .. } | Operation::Punch { file, .. } => {
+                &mut self.files.at_mut(file.0).in_flight
+            }
             Operation::Receive { socket, .. } | Operation::Send { socket, .. } => {
                 &mut self.sockets.at_mut(socket.0).in_flight
             }
@@ -162,7 +165,7 @@ impl Ring {
     /// The descriptor an operation works on, and whether past the page cache.
     fn descriptor(&self, operation: &Operation<Buffer, Shared>) -> (RawFd, bool) {
         match operation {
-            Operation::Read { file, .. } | Operation::Write { file, .. } => {
+            Operation::Read { file, .. } | Operation::Write { file, .. } | Operation::Punch { file, .. } => {
                 let file = self.files.at(file.0);
                 (file.descriptor.as_raw_fd(), file.mode == Mode::Direct)
             }
@@ -182,10 +185,16 @@ impl Ring {
                     let _ = rustix::io::read(&self.wake, &mut count); // so that it can become readable again
                     self.await_wake().expect(REFUSED);
                 }
-                CANCEL => {}
+                UNAWAITED => {}
                 slot => match self.in_flight.go_on(slot, entry.result()) {
-                    Some(next) => self.post(&next).expect(REFUSED),
-                    None => return Some(self.in_flight.remove(slot, entry.result())),
+                    Ok(next) => self.post(&next).expect(REFUSED),
+                    Err(result) => {
+                        let completion = self.in_flight.remove(slot, result);
+                        if let Operation::Write { file, .. } = completion.operation {
+                            self.files.at_mut(file.0).answers = true;
+                        }
+                        return Some(completion);
+                    }
                 },
             }
         }
@@ -199,14 +208,15 @@ impl Ring {
 
     /// Ends everything in flight and waits until the kernel has let go of all memory: however long a disk takes.
     fn drain(&mut self) -> Result<(), io::Error> {
+        self.submit()?; // files that are still to be closed
         for socket in self.sockets.iter() {
             shut_down(socket);
         }
         while !self.in_flight.is_empty() {
-            self.post(&opcode::AsyncCancel2::new(CancelBuilder::any().all()).build().user_data(CANCEL))?;
+            self.post(&opcode::AsyncCancel2::new(CancelBuilder::any().all()).build().user_data(UNAWAITED))?;
             self.wait(Duration::from_millis(CANCEL_AGAIN_MS))?;
             while let Some(entry) = self.kernel.completion().next() {
-                if entry.user_data() != WAKE && entry.user_data() != CANCEL {
+                if entry.user_data() != WAKE && entry.user_data() != UNAWAITED {
                     drop(self.in_flight.remove(entry.user_data(), entry.result()));
                 }
             }
@@ -259,6 +269,9 @@ impl Completions for Ring {
         let closed = self.files.remove(file.0);
         assert_eq!(closed.in_flight, 0, "a file is closed while something is in flight on it");
         let _ = self.kernel.submitter().register_files_update(file.0, &[-1]);
+        // File systems of other hosts (NFS) write all that is left when a file is closed: the ring has a thread wait for that.
+        let descriptor = closed.descriptor.into_raw_fd();
+        self.post(&opcode::Close::new(Fd(descriptor)).build().user_data(UNAWAITED)).expect(REFUSED);
     }
 
     fn adopt(&mut self, socket: OwnedFd) -> SocketId {
@@ -284,10 +297,6 @@ impl Completions for Ring {
 
     fn next_hole(&mut self, file: FileId, offset: u64) -> Result<Option<(u64, u64)>, Errno> {
         self.files.at(file.0).next_hole(offset)
-    }
-
-    fn punch(&mut self, file: FileId, offset: u64, bytes: u64) -> Result<(), Errno> {
-        self.files.at(file.0).punch(offset, bytes)
     }
 
     fn push(&mut self, tag: Tag, mut operation: Operation<Buffer, Shared>) {

@@ -1,7 +1,7 @@
 //! The operations that the kernel is working on, and what it is told of them.
 //!
 //! What always holds: every address that the kernel was told belongs to a buffer or a [`Message`] that a slot here owns,
-//! until that slot's completion. Slots lend nothing, and buffers and messages do not move when slots do.
+//! until that slot's completion, or to zeros that are always there. Slots lend nothing, and buffers and messages do not move when slots do.
 //! Nothing is allocated for an operation but, once for each that may send at the same time, a message.
 
 use super::buffers::{Buffer, Shared};
@@ -27,9 +27,27 @@ struct Slot {
     /// Bytes asked for; past the page cache the kernel may move more, rounded up.
     asked: u32,
     message: Option<Box<Message>>,
-    /// Room is being set aside, for what is then written through this descriptor.
-    room_for: Option<Fd>,
+    then: Then,
 }
+
+/// What the kernel is to be asked next for an operation, through this descriptor.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    /// Nothing.
+    Nothing,
+    /// To write, when room has been set aside.
+    Write(Fd),
+    /// To write these zeros, if it can make no hole there.
+    Zeros { descriptor: Fd, offset: u64, left: u32 },
+    /// To write the rest of these zeros, some of which are on their way.
+    MoreZeros { descriptor: Fd, offset: u64, left: u32 },
+}
+
+/// Zeros, aligned for direct I/O.
+#[repr(align(4096))]
+struct Zeros([u8; 64 << 10]);
+
+static ZEROS: Zeros = Zeros([0; 64 << 10]);
 
 impl InFlight {
     pub(super) fn with_capacity(operations: usize) -> Self {
@@ -53,7 +71,7 @@ impl InFlight {
         direct: bool,
     ) -> squeue::Entry {
         let descriptor = Fd(descriptor);
-        let (mut message, mut room_for) = (None, None);
+        let (mut message, mut then) = (None, Then::Nothing);
         let asked;
         let entry = match &operation {
             Operation::Read { offset, buffer, from, until, .. } => {
@@ -64,11 +82,19 @@ impl InFlight {
             Operation::Write { offset, part, room, .. } => {
                 asked = part_bytes(part);
                 if *room {
-                    room_for = Some(descriptor);
+                    then = Then::Write(descriptor);
                     opcode::Fallocate::new(descriptor, asked.into()).offset(*offset).build()
                 } else {
                     write(descriptor, *offset, part, direct)
                 }
+            }
+            Operation::Punch { offset, bytes, .. } => {
+                asked = *bytes;
+                // Rounded up only at the file's very end.
+                let left = if direct { whole_blocks(*offset, 0, asked) } else { asked };
+                then = Then::Zeros { descriptor, offset: *offset, left };
+                let how = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+                opcode::Fallocate::new(descriptor, asked.into()).offset(*offset).mode(how).build()
             }
             Operation::Receive { buffer, from, until, whole, .. } => {
                 asked = within(*from, *until, buffer.len());
@@ -83,18 +109,40 @@ impl InFlight {
                 opcode::SendMsg::new(descriptor, &raw const message.header).flags(flags).build()
             }
         };
-        let slot = self.slots.insert(Slot { tag, operation, asked, message, room_for });
+        let slot = self.slots.insert(Slot { tag, operation, asked, message, then });
         entry.user_data(u64::from(slot))
     }
 
-    /// What the kernel is to be asked next, where it has set room aside. `None`: this was all, or there is no room. Only what
-    /// the write would fail with as well is an error of the operation. The entry may be given to the kernel once.
-    pub(super) fn go_on(&mut self, slot: u64, result: i32) -> Option<squeue::Entry> {
+    /// What the kernel is to be asked next, after this result of what it was asked before; or how the operation ended, if this was
+    /// all. The entry may be given to the kernel once.
+    pub(super) fn go_on(&mut self, slot: u64, result: i32) -> Result<squeue::Entry, i32> {
         let held = self.slots.at_mut(u32::try_from(slot).expect("names a slot"));
-        let descriptor = held.room_for.take()?;
-        let Operation::Write { offset, part, .. } = &held.operation else { unreachable!("only a write wants room") };
-        let is_full = [libc::ENOSPC, libc::EDQUOT, libc::EFBIG, libc::EIO].contains(&-result);
-        (!is_full).then(|| write(descriptor, *offset, part, true).user_data(slot))
+        let is_one_of = |errors: &[i32]| errors.contains(&-result);
+        let next = match mem::replace(&mut held.then, Then::Nothing) {
+            Then::Nothing => return Err(result),
+            // There may be no room; only what the write would fail with as well is an error of the operation.
+            Then::Write(_) if is_one_of(&[libc::ENOSPC, libc::EDQUOT, libc::EFBIG, libc::EIO]) => return Err(result),
+            Then::Write(descriptor) => {
+                let Operation::Write { offset, part, .. } = &held.operation else { unreachable!("it wants room") };
+                write(descriptor, *offset, part, true)
+            }
+            Then::Zeros { descriptor, offset, left } if is_one_of(&[libc::EOPNOTSUPP, libc::ENOSYS]) => {
+                held.then = Then::MoreZeros { descriptor, offset, left };
+                zeros(descriptor, offset, left)
+            }
+            Then::Zeros { .. } => return Err(result),
+            Then::MoreZeros { descriptor, offset, left } => match u32::try_from(result) {
+                Err(_) => return Err(result),
+                Ok(0) => return Err(-libc::EIO),
+                Ok(moved) if moved >= left => return Err(0),
+                Ok(moved) => {
+                    let (offset, left) = (offset + u64::from(moved), left - moved);
+                    held.then = Then::MoreZeros { descriptor, offset, left };
+                    zeros(descriptor, offset, left)
+                }
+            },
+        };
+        Ok(next.user_data(slot))
     }
 
     /// Gives an operation back: the kernel has said how it ended, and touches nothing of it any more.
@@ -151,6 +199,12 @@ fn write(descriptor: Fd, offset: u64, part: &Part<Shared>, direct: bool) -> sque
     let asked = part_bytes(part);
     let bytes = if direct { whole_blocks(offset, part.from, asked) } else { asked };
     opcode::Write::new(descriptor, part.data.address(part.from), bytes).offset(offset).build()
+}
+
+/// Writes zeros, not more than so many.
+fn zeros(descriptor: Fd, offset: u64, most: u32) -> squeue::Entry {
+    let bytes = u32::try_from(ZEROS.0.len()).expect("some KiB").min(most);
+    opcode::Write::new(descriptor, ZEROS.0.as_ptr(), bytes).offset(offset).build()
 }
 
 /// Bytes of all parts.

@@ -129,6 +129,8 @@ pub(super) struct Connection<C: Completions> {
     held: Vec<(Run, C::Shared)>,
     work: VecDeque<Work<C::Buffer>>,
     writes: VecDeque<Write<C::Shared>>,
+    /// A hole is being made. One at a time: there may be many, and little in each.
+    punching: bool,
     reading: Reading,
     /// Lists of pieces, used again for payload after payload.
     spare: Vec<Vec<Run>>,
@@ -169,6 +171,7 @@ impl<C: Completions> Connection<C> {
             held: Vec::new(),
             work: VecDeque::new(),
             writes: VecDeque::new(),
+            punching: false,
             reading: Reading::default(),
             spare: Vec::new(),
             starved: false,
@@ -356,6 +359,7 @@ impl<C: Completions> Connection<C> {
         match done.operation {
             read @ Operation::Read { .. } => self.read(what, about, read, done.result, guest, cx),
             write @ Operation::Write { .. } => self.wrote(about, write, done.result, guest, cx),
+            Operation::Punch { bytes, .. } => self.punched(run_of(guest, about, bytes), done.result),
             Operation::Receive { buffer, .. } => self.received(buffer, done.result, guest, cx),
             Operation::Send { parts, skip, .. } => {
                 self.sent(parts, skip, done.result, guest, cx);
@@ -424,6 +428,13 @@ impl<C: Completions> Connection<C> {
         let begin = offset_of(guest, Run { first: about, count: 1 });
         let length = offset + u64::from(part.until - part.from) - begin;
         self.written(run_of(guest, about, u32::try_from(length).expect("a piece fits a buffer")))
+    }
+
+    /// A hole was made.
+    fn punched(&mut self, run: Run, result: Result<u32, Errno>) -> Result<(), WorkerError> {
+        self.punching = false;
+        result.map_err(WorkerError::Target)?;
+        if self.draining { Ok(()) } else { self.written(run) }
     }
 
     fn sent(
@@ -654,7 +665,7 @@ impl<C: Completions> Connection<C> {
     /// Starts the writes, once they are allowed. Those through the page cache are done when they are started, by a worker
     /// at a time: who is not the one comes again, and waits when it has been `outwritten` in too many looks before this.
     fn write(&mut self, outwritten: u32, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
-        if self.writes.is_empty() {
+        if self.writes.is_empty() || self.punching {
             return Ok(false);
         }
         if !guest.shared.may_write() {
@@ -684,12 +695,16 @@ impl<C: Completions> Connection<C> {
                     self.flight.push(cx.backend, What::Write, run.first, write);
                 }
                 Write::Hole(run) => {
-                    let (offset, bytes) = (offset_of(guest, run), guest.terms.layout.run_bytes(run));
+                    let offset = offset_of(guest, run);
                     // Beyond the basis there is nothing yet, unless an attempt before this one has written there.
-                    if offset < basis_bytes || guest.shared.retries() {
-                        cx.backend.punch(id, offset, bytes).map_err(WorkerError::Target)?;
+                    if offset >= basis_bytes && !guest.shared.retries() {
+                        self.written(run)?;
+                        continue;
                     }
-                    self.written(run)?;
+                    let bytes = guest.terms.layout.run_bytes(run).try_into().expect("at most a stripe");
+                    self.flight.push(cx.backend, What::Write, run.first, Operation::Punch { file: id, offset, bytes });
+                    self.punching = true;
+                    break;
                 }
             }
         }
