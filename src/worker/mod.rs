@@ -21,7 +21,7 @@ use crate::session::ProtocolError;
 use connection::{Bench, Connection, Context, Hunger};
 use crossbeam_channel::Receiver;
 use guest::{Guest, OpenFile, frames, least_pool};
-use inbox::{Job, Joined, Outcome, SessionKey, SessionShared, Start};
+use inbox::{Ends, Job, Joined, Outcome, SessionKey, SessionShared, Start};
 use line::{Line, untag};
 use share::{Full, Shares};
 use std::collections::VecDeque;
@@ -81,8 +81,8 @@ type Party<C> = (Guest<C>, Vec<Connection<C>>);
 pub struct Worker<C: Completions> {
     backend: C,
     jobs: Receiver<Job<C>>,
-    /// Sessions whose minimum of buffers is still in use, and until when they wait for it.
-    waiting: VecDeque<(Box<Start<C>>, u64)>,
+    /// Sessions whose minimum of buffers is still in use, and until when they wait for it. `None`: until it is free.
+    waiting: VecDeque<(Box<Start<C>>, Option<u64>)>,
     /// Sessions of which nothing is here, to be told so, and before it what has failed.
     farewells: VecDeque<(Arc<SessionShared>, Option<WorkerError>)>,
     /// Boxed, as all places are looked at in every turn: that is two lines of the cache instead of one each.
@@ -200,7 +200,9 @@ impl<C: Completions> Worker<C> {
     fn work_on(&mut self, job: Job<C>) {
         match job {
             Job::Start(start) => {
-                let until_ms = self.backend.now_ms() + ADMISSION_MS;
+                // What is read back was copied: it is too late to say that there is no room.
+                let read_back = matches!(start.ends, Ends::ReadBack { .. });
+                let until_ms = (!read_back).then(|| self.backend.now_ms() + ADMISSION_MS);
                 self.waiting.push_back((start, until_ms));
             }
             Job::Resume(key) => {
@@ -264,7 +266,12 @@ impl<C: Completions> Worker<C> {
         for _ in 0..self.waiting.len() {
             let (start, until_ms) = self.waiting.pop_front().expect("counted");
             let room = self.shares.admit(&self.backend, least_pool(&start.terms), frames(&start));
-            if room == Err(Full::Now) && self.backend.now_ms() < until_ms {
+            let may_wait = match room {
+                Ok(_) => false,
+                Err(Full::Now) => until_ms.is_none_or(|until_ms| self.backend.now_ms() < until_ms),
+                Err(Full::Altogether) => until_ms.is_none(),
+            };
+            if may_wait {
                 self.waiting.push_back((start, until_ms));
                 continue;
             }
@@ -416,6 +423,9 @@ impl<C: Completions> Worker<C> {
             return;
         }
         self.looked_ms = now_ms;
+        // Whoever has its place gets on, and goes.
+        let at_last = self.waiting.iter().filter(|(_, until_ms)| until_ms.is_none());
+        at_last.for_each(|(start, _)| start.shared.counters.add(Counter::Progress, 1));
         for (guest, connections) in self.parties.iter_mut().filter_map(Option::as_deref_mut) {
             let dribbles = connections.iter().any(|connection| connection.dribbles(now_ms));
             self.shares.confine(guest.account, dribbles);

@@ -1,7 +1,7 @@
 //! Sessions in which one thing once went wrong, or would: what happens, what it damages, and what has to come of it.
 
 use super::*;
-use crate::limits::{PAYLOAD_BUFFERS, SESSIONS_MAX, STRIPES_A_TURN};
+use crate::limits::{LOOK_MS, NO_PROGRESS_MS, PAYLOAD_BUFFERS, SESSIONS_MAX, STRIPES_A_TURN};
 
 /// Stripes for some turns of each connection. Also when one is cut, in its turn or not: the others have all of it in the end.
 #[test]
@@ -220,6 +220,48 @@ fn whose_session_has_no_room_says_so_although_control_is_behind() {
         worker.turn(1).unwrap();
     }
     assert!(matches!(heard[OUTCOMES_MAX..], [Outcome::Failed(WorkerError::Busy), Outcome::Ended]), "{heard:?}");
+}
+
+/// Trigger: what was copied is to be read back, and meanwhile others have taken all places of the worker. Damage: the copy ended as
+/// 'busy' after everything was done. Cure: it waits for a place, and says meanwhile that it lives.
+#[test]
+fn what_is_to_be_read_back_waits_until_there_is_room() {
+    let world = Rc::new(RefCell::new(World::new(1, vec![Disk::new(vec![7; MIB])], 0, Fault::None, false)));
+    let backend = Sim::new(&world);
+    let (mailbox, jobs) = Mailbox::new(backend.waker());
+    let mut worker = Worker::new(backend, jobs);
+    let layout = Layout::checked(MIB as u64, BlockSize::default(), MIB as u64).unwrap();
+    let digest = Digest(*blake3::hash(&vec![7; MIB]).as_bytes());
+    let source = Ends::Source { file: file(0, Mode::Buffered, MIB as u64), sparse: false };
+    let read_back = Ends::ReadBack { file: file(0, Mode::Direct, MIB as u64), expected: [(0, digest)].into() };
+    let mut start = |key: u64, ends: &Ends<usize>| {
+        let (shared, outcomes) = SessionShared::new(1, OUTCOMES_MAX, Waker(Arc::new(|| {})));
+        mailbox.post(Job::Start(Box::new(Start {
+            key: SessionKey(key),
+            shared: Arc::clone(&shared),
+            terms: Terms { layout, method: Method::Blake3, basis_bytes: 0, dry_run: false },
+            ends: ends.clone(),
+            sockets: Vec::new(),
+            at_once: 1,
+        })));
+        worker.turn(1).unwrap();
+        (shared, outcomes)
+    };
+    let others: Vec<_> = (0..SESSIONS_MAX as u64).map(|key| start(key, &source)).collect();
+    let (shared, outcomes) = start(99, &read_back);
+    while world.borrow().now_ms < NO_PROGRESS_MS {
+        let before = shared.counters.read(Counter::Progress);
+        let later_ms = world.borrow().now_ms + 2 * LOOK_MS;
+        while world.borrow().now_ms < later_ms {
+            worker.turn(1).unwrap();
+        }
+        assert!(shared.counters.read(Counter::Progress) > before);
+        assert!(outcomes.try_recv().is_err(), "it waits");
+    }
+    mailbox.post(Job::Stop(SessionKey(3)));
+    (0..100).for_each(|_| assert!(worker.turn(1).unwrap()));
+    assert!(matches!(outcomes.try_recv(), Ok(Outcome::ReadBack(0))));
+    drop(others);
 }
 
 /// Trigger: both ends here, the source read ahead from a disk, the target in memory or the page cache, stripes of more than
