@@ -48,6 +48,8 @@ struct Copying {
     basis_bytes: Option<u64>,
     /// The session was lost, and may be dialled again.
     lost: bool,
+    /// Whether sessions so far have changed anything about the target, as far as it is known.
+    changed: Option<bool>,
     /// The last session that a server welcomed.
     former: Option<SessionId>,
 }
@@ -80,7 +82,15 @@ struct Remotely {
 
 impl Copying {
     fn new(config: CopyConfig) -> Self {
-        Self { summary: blank(&config), config, target: None, basis_bytes: None, lost: false, former: None }
+        Self {
+            summary: blank(&config),
+            config,
+            target: None,
+            basis_bytes: None,
+            lost: false,
+            changed: Some(false),
+            former: None,
+        }
     }
 
     fn end(mut self, failure: Option<Failure>, began: Instant) -> Summary {
@@ -290,6 +300,7 @@ impl Copying {
         let session = Session {
             terms,
             verify: self.config.verify,
+            again: self.lost,
             metadata,
             ends,
             source,
@@ -336,7 +347,8 @@ impl Copying {
         let socket = socket.map_err(|text| Failure::about(Kind::Unreachable, &peer, text))?;
         let address =
             socket.peer_addr().map_err(|error| Failure::about(Kind::Unreachable, &peer, error.to_string()))?;
-        let same_address = socket.local_addr().is_ok_and(|own| own.ip() == address.ip());
+        let same_address = link::same_address(&socket).unwrap_or(false);
+        let is_near = link::is_near(&socket).unwrap_or(false);
         let config = identity.client_config(&remote.host, port);
         let link = Link::dial(socket, config);
         let mut link = link.map_err(|error| Failure::about(Kind::Unreachable, &peer, error.to_string()))?;
@@ -379,8 +391,9 @@ impl Copying {
         }
         // Looked for only where it can be: the server does the same.
         let meet = async || link::detached(move || neighbour::meet(&secret)).await.ok().flatten();
-        let neighbour = if same_address { meet().await } else { None };
-        let sealing = Sealing::agreed(welcome.cipher, neighbour.is_none());
+        let neighbour = if is_near { meet().await } else { None };
+        let same_kernel = same_address && neighbour.is_some();
+        let sealing = Sealing::agreed(welcome.cipher, !same_kernel);
         watch.detail(&match sealing {
             Sealing::Sealed(_) => format!("sealed with {}", sealing.name()),
             Sealing::SameKernel => "not sealed: the server runs on this very kernel".to_owned(),
@@ -442,8 +455,18 @@ impl Copying {
     fn conclude(&mut self, ending: Ending, source: Metadata, sent: u64, received: u64) -> Result<(), Failure> {
         let counts = ending.counts;
         // Seen here or told by the peer: where both ends lose it, it is chance who speaks first.
-        let lost = ending.failure.as_ref().is_some_and(|failure| failure.kind == Kind::ConnectionLost);
+        // Dialled again, it may find that the lost one still has what it needs.
+        let lost = match ending.failure.as_ref().map(|failure| failure.kind) {
+            Some(Kind::ConnectionLost) => true,
+            Some(Kind::Busy) => self.lost,
+            _ => false,
+        };
         self.lost = lost && !ending.peer_stopped;
+        self.changed = match (self.changed, ending.changed) {
+            (Some(false), now) => now,
+            (None, now) => now.filter(|changed| *changed),
+            (Some(true), _) => Some(true),
+        };
         let (sent_before, received_before) = (self.summary.wire_sent_bytes, self.summary.wire_received_bytes);
         let compared = self.basis_bytes.is_some() && !self.config.whole_file;
         self.summary = Summary {
@@ -456,7 +479,7 @@ impl Copying {
             wire_sent_bytes: Some(sent_before.unwrap_or(0) + sent + ending.wire_bytes.0),
             wire_received_bytes: Some(received_before.unwrap_or(0) + received + ending.wire_bytes.1),
             similarity: compared.then(|| similarity(counts.matched_bytes, source.bytes)),
-            changed: ending.changed,
+            changed: self.changed,
             kept: ending.kept,
             digest: ending.digest,
             verified: ending.proven && ending.failure.is_none(),

@@ -34,6 +34,8 @@ use tokio::task::JoinHandle;
 pub(super) struct Session<'a> {
     pub(super) terms: Terms,
     pub(super) verify: bool,
+    /// A session before this one was lost.
+    pub(super) again: bool,
     /// What the source is, whichever side has it.
     pub(super) metadata: Metadata,
     /// What this process has of it, as its workers are given it.
@@ -197,6 +199,7 @@ pub(super) async fn drive(mut session: Session<'_>, watch: &mut dyn FnMut(Progre
         layout: session.terms.layout,
         dry_run: session.terms.dry_run,
         verify: session.verify,
+        again: session.again,
         connections,
         workers: copying.count(),
         peer: session.names.peer.clone(),

@@ -42,11 +42,11 @@ impl Formers {
         Entry { formers: self, session }
     }
 
-    /// Ends this one, if it runs and is of this key, and waits for its end, though not for ever: it may be at its commit.
-    pub(super) async fn end(&self, session: &SessionId, key: &RoleKey) {
+    /// Ends this one, if it runs and is of this key, and waits for its end. `false`: not for ever, as it may be at its commit.
+    pub(super) async fn end(&self, session: &SessionId, key: &RoleKey) -> bool {
         match self.running.borrow().get(session) {
             Some(caller) if caller.key == *key => _ = caller.control.shutdown(Shutdown::Both),
-            _ => return,
+            _ => return true,
         }
         let gone = async {
             loop {
@@ -57,7 +57,7 @@ impl Formers {
                 ended.await;
             }
         };
-        _ = tokio::time::timeout(Duration::from_millis(LOCK_MS), gone).await;
+        tokio::time::timeout(Duration::from_millis(LOCK_MS), gone).await.is_ok()
     }
 }
 

@@ -22,7 +22,7 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -287,6 +287,11 @@ impl Link {
         Rc::clone(&self.socket)
     }
 
+    /// See [`is_near`].
+    pub(super) fn is_near(&self) -> bool {
+        is_near(&self.socket).unwrap_or(false)
+    }
+
     /// Ends it at once.
     pub(super) fn cut(&self) {
         _ = self.socket.shutdown(Shutdown::Both);
@@ -294,8 +299,15 @@ impl Link {
 }
 
 /// Both ends have the same address: what goes from one to the other never leaves the kernel.
-fn same_address(socket: &TcpStream) -> io::Result<bool> {
+pub(super) fn same_address(socket: &TcpStream) -> io::Result<bool> {
     Ok(socket.peer_addr()?.ip() == socket.local_addr()?.ip())
+}
+
+/// The ends may be neighbours: they have the same address, or each one of those that lead back to the host, as the host's own
+/// name often does to 127.0.1.1.
+pub(super) fn is_near(socket: &TcpStream) -> io::Result<bool> {
+    let leads_back = |address: SocketAddr| address.ip().to_canonical().is_loopback();
+    Ok(same_address(socket)? || (leads_back(socket.peer_addr()?) && leads_back(socket.local_addr()?)))
 }
 
 /// A dead peer is found by its control connection: data connections may stand still for good reason.

@@ -50,8 +50,7 @@ impl Rendezvous {
                 tokio::task::spawn_blocking(move || {
                     stream.set_nonblocking(false)?;
                     listen(&stream, &secret, Side::Client)?;
-                    speak(&stream, &secret, Side::Server)?;
-                    tell(&stream, file)
+                    speak(&stream, &secret, Side::Server, &said_of(file))
                 })
             });
             if let Ok(greeted) = greeted
@@ -67,7 +66,7 @@ impl Rendezvous {
 pub(super) fn meet(secret: &Secret) -> Option<Neighbour> {
     let met = || {
         let stream = UnixStream::connect_addr(&name(secret)?)?;
-        speak(&stream, secret, Side::Client)?;
+        speak(&stream, secret, Side::Client, &[])?;
         listen(&stream, secret, Side::Server)?;
         Ok::<_, io::Error>(Neighbour { file: hear(&stream)? })
     };
@@ -78,9 +77,10 @@ fn name(secret: &Secret) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(secret.rendezvous())
 }
 
-fn speak(mut stream: &UnixStream, secret: &Secret, side: Side) -> io::Result<()> {
+/// The greeting, and what follows it.
+fn speak(mut stream: &UnixStream, secret: &Secret, side: Side, more: &[u8]) -> io::Result<()> {
     stream.set_write_timeout(Some(Duration::from_millis(NEIGHBOUR_MS)))?;
-    stream.write_all(&secret.greeting(side, geteuid().as_raw()))
+    stream.write_all(&[&secret.greeting(side, geteuid().as_raw()), more].concat())
 }
 
 fn listen(mut stream: &UnixStream, secret: &Secret, side: Side) -> io::Result<()> {
@@ -92,9 +92,9 @@ fn listen(mut stream: &UnixStream, secret: &Secret, side: Side) -> io::Result<()
 }
 
 /// Which file: its file system and its number there; zeros for none.
-fn tell(mut stream: &UnixStream, file: Option<Inode>) -> io::Result<()> {
+fn said_of(file: Option<Inode>) -> Vec<u8> {
     let Inode { device, number } = file.unwrap_or(Inode { device: 0, number: 0 });
-    stream.write_all(&[device.to_le_bytes(), number.to_le_bytes()].concat())
+    [device.to_le_bytes(), number.to_le_bytes()].concat()
 }
 
 fn hear(mut stream: &UnixStream) -> io::Result<Option<Inode>> {

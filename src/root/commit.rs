@@ -53,7 +53,7 @@ impl Target {
     pub fn settle_content(&mut self, source: &Metadata) -> Result<(), RootError> {
         let work = self.work.as_mut().expect("a dry run writes nothing");
         work.set_length(source)?;
-        Ok(fdatasync(&work.file)?)
+        work.sync_or_forget(|file| fdatasync(file)) // also with --no-fsync: else it would be read back from memory
     }
 
     /// Makes it final: every byte of it is known to equal the source's, all writes have completed in full, and the source
@@ -70,6 +70,8 @@ impl Target {
         let result = work.finish(source, wrote).and_then(|()| Ok(Facts::of(&work.file)?));
         match result {
             Ok(now) => {
+                // What a connection wrote that was lost counts nowhere else.
+                let wrote = wrote || work.mark.is_some();
                 let same = |basis: Facts| basis.bytes == now.bytes && basis.mtime == now.mtime && !self.is_new();
                 Ok(Committed { changed: wrote || !self.basis.is_some_and(same) })
             }
@@ -195,9 +197,10 @@ impl Work {
 
     /// By the description that holds the file since before the first write: it is told of every write that failed.
     pub(super) fn synced(&self, sync: fn(&OwnedFd) -> Result<(), Errno>) -> Result<(), RootError> {
-        if !self.fsync {
-            return Ok(());
-        }
+        if self.fsync { self.sync_or_forget(sync) } else { Ok(()) }
+    }
+
+    fn sync_or_forget(&self, sync: fn(&OwnedFd) -> Result<(), Errno>) -> Result<(), RootError> {
         sync(&self.file).map_err(|errno| {
             // What could not be written counts as clean now. The next run must compare what the disk has.
             _ = fadvise(&self.file, 0, None, Advice::DontNeed);

@@ -124,6 +124,8 @@ pub struct Start {
     pub dry_run: bool,
     /// What is written is read back.
     pub verify: bool,
+    /// A session before this one was lost, which may have written.
+    pub again: bool,
     /// Data connections that joined.
     pub connections: u32,
     /// Workers that were started.
@@ -499,7 +501,12 @@ impl Course {
             return self.commit();
         }
         let digest = |stripe: &StripeIndex| self.stripes.get(stripe).map(|digest| (*stripe, *digest));
-        let stripes: Vec<(StripeIndex, Digest)> = self.written.iter().filter_map(digest).collect();
+        // What was lost may have written what is now found to be equal, in memory.
+        let stripes: Vec<(StripeIndex, Digest)> = if self.start.again || self.lost > 0 {
+            self.stripes.iter().map(|(stripe, digest)| (*stripe, *digest)).collect()
+        } else {
+            self.written.iter().filter_map(digest).collect()
+        };
         if stripes.is_empty() {
             self.read_back = true; // nothing was written, nothing is to be read
             return self.commit();

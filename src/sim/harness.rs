@@ -271,6 +271,7 @@ fn set_up(scenario: &Scenario, world: &Rc<RefCell<World>>) -> (Vec<End>, Vec<Wor
             layout,
             dry_run: scenario.dry_run,
             verify: scenario.verify,
+            again: false,
             connections: u32::try_from(connections).unwrap(),
             workers: u32::try_from(mailboxes.len()).unwrap(),
             peer: b"peer".to_vec(),

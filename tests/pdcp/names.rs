@@ -1,8 +1,8 @@
 //! Where a target is: whatever a name may be, it is found, and what is not there is made; a directory takes the source's
 //! name; links lead where they lead.
 
-use crate::rig::{KIB, MIB, Part, Rig, Way, assert_equal, bytes, ends, pdcp, remote, run, state};
-use std::ffi::OsStr;
+use crate::rig::{KIB, MIB, Part, Rig, Server, Way, assert_equal, bytes, ends, pdcp, remote, run, state};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -210,6 +210,16 @@ fn a_file_is_not_copied_onto_itself_by_way_of_a_server() {
                 assert_eq!(state(&source), before, "{run}");
             }
         }
+    }
+    // What Debian makes of a host's own name; nobody dials from there.
+    let server = Server::start(&["127.0.1.1:0"]);
+    let there =
+        OsString::from_vec([format!("127.0.1.1:{}:", server.port).as_bytes(), source.as_os_str().as_bytes()].concat());
+    for ends in [[source.as_os_str(), &there], [&there, source.as_os_str()]] {
+        let run = run(&[&["--json", "-W", "--inplace"].map(OsStr::new)[..], &ends].concat());
+        run.ends_with(2);
+        run.tells("source and target are the same file");
+        assert_eq!(state(&source), before, "{run}");
     }
 }
 

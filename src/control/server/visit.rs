@@ -77,10 +77,13 @@ impl Server {
         let name = peer_name(peer);
         let (key, request) = (grant.key.fingerprint(), Request::from(hello));
         let mut telling = Telling { server: self, peer, began, key, request, sealing: None, is_told: false };
-        if let Some(former) = &hello.former {
-            self.formers.end(former, &grant.key).await;
-        }
-        let result = match self.let_in(hello, &name, grant, Origin::from(peer.ip())) {
+        let has_ended = match &hello.former {
+            Some(former) => self.formers.end(former, &grant.key).await,
+            None => true,
+        };
+        let finishing = || Failure::new(Kind::Busy, "is still finishing the session that was lost; try again later");
+        let let_in = || self.let_in(hello, &name, grant, Origin::from(peer.ip()));
+        let result = match has_ended.then(let_in).unwrap_or_else(|| Err(finishing())) {
             Ok(inside) => {
                 *stranger = None;
                 self.unless_given_up(self.session(link, hello, &name, grant, inside, &mut telling)).await
@@ -168,6 +171,7 @@ impl Server {
         let session = Session {
             terms,
             verify: hello.options.verify,
+            again: hello.former.is_some(),
             metadata: welcome.source,
             ends,
             source: opened.source,
@@ -244,7 +248,7 @@ impl Server {
     ) -> Result<(Welcome, Sealing, Vec<Seated>), Failure> {
         let unready = || Failure::new(Kind::Protocol, "TLS has no secret to share");
         let secret = link.secret().ok_or_else(unready)?;
-        let rendezvous = if link.same_address() { Rendezvous::new(secret.clone(), file).ok() } else { None };
+        let rendezvous = if link.is_near() { Rendezvous::new(secret.clone(), file).ok() } else { None };
         self.seats.borrow_mut().open(welcome.session, secret, welcome.connections);
         link.send(&Message::Welcome(welcome.clone()));
         let begin = hear_begin(link, name, rendezvous, welcome.cipher.is_some()).await?;

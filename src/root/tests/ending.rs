@@ -153,6 +153,18 @@ fn an_unfinished_target_never_has_the_sources_time() {
     check(Timestamp::whole(-1), Timestamp::whole(0));
 }
 
+/// Trigger: a connection that was lost had written, and the next one found all equal. Damage: 'nothing has changed' was said of a
+/// target that has been rewritten, if its time was the source's before.
+#[test]
+fn what_was_marked_has_changed_whoever_wrote_it() {
+    let scratch = Scratch::new();
+    let path = scratch.write("file", "same");
+    set_mtime(&path, MTIME);
+    let mut target = open(&request(&scratch.bytes("file"))).unwrap();
+    target.mark_unfinished(&source("same")).unwrap();
+    assert!(target.commit(&source("same"), false).unwrap().changed);
+}
+
 #[test]
 fn an_existing_target_that_was_not_written_is_left_alone() {
     let scratch = Scratch::new();

@@ -18,7 +18,18 @@ impl Story {
         let layout = Layout::checked(stripes * STRIPE_BYTES_MIN, BlockSize::default(), STRIPE_BYTES_MIN).unwrap();
         let (peer, target) = (b"peer".to_vec(), b"target".to_vec());
         let (connections, workers, now_ms) = (1, 1, 0);
-        let start = Start { role, layout, dry_run: false, verify: false, connections, workers, peer, target, now_ms };
+        let start = Start {
+            role,
+            layout,
+            dry_run: false,
+            verify: false,
+            again: false,
+            connections,
+            workers,
+            peer,
+            target,
+            now_ms,
+        };
         Self(Course::new(start, false))
     }
 
@@ -56,6 +67,24 @@ fn a_target_that_is_being_marked_is_not_made_final_meanwhile() {
     story.tell(Event::WorkerEnded, &[]);
     story.tell(Event::Marked, &[Action::AllowWriting, Action::Send(Message::Received)]);
     story.tell(Event::Message(root), &[Action::Commit { wrote: false }]);
+}
+
+/// Trigger: a connection, or a session before this one, was lost when it had written, and what it wrote is equal now: in memory.
+/// Damage: with `--verify` it was not read back, and the target was said to have been.
+#[test]
+fn what_a_lost_connection_or_session_may_have_written_is_read_back_too() {
+    for (again, lost) in [(false, false), (false, true), (true, false)] {
+        let mut story = Story::of(Role::Target);
+        (story.0.start.verify, story.0.start.again, story.0.start.connections) = (true, again, 2);
+        if lost {
+            story.tell(Event::Lost("reset".into()), &[Action::Resume]);
+        }
+        let root = story.root();
+        story.tell(equal(), &[Action::StopWorkers]);
+        story.tell(Event::WorkerEnded, &[Action::Send(Message::Received)]);
+        let next = if again || lost { Action::ReadBack(vec![(0, DIGEST)]) } else { Action::Commit { wrote: false } };
+        story.tell(Event::Message(root), &[next]);
+    }
 }
 
 #[test]
@@ -133,6 +162,7 @@ fn a_stripe_takes_no_more_memory_for_being_far_out() {
         layout,
         dry_run: false,
         verify: false,
+        again: false,
         connections: 1,
         workers: 1,
         peer: Vec::new(),

@@ -89,6 +89,7 @@ impl Stage {
             layout,
             dry_run: dice.below(4) == 1,
             verify: dice.coin(),
+            again: dice.coin(),
             connections,
             workers,
             peer: b"peer".to_vec(),

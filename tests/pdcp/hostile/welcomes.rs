@@ -5,7 +5,7 @@ use super::peer::{Ambush, Joining, dribble, hear_from, rest};
 use super::scene::{all, all_at_once, at_once, hello, metadata, offer, source_content};
 use super::victim::{Client, Ran};
 use pdcp::failure::Kind;
-use pdcp::limits::{PROOF_LEN, REDIAL_PAUSES_MS};
+use pdcp::limits::{PROOF_LEN, REDIAL_PAUSES_MS, STRIPES_OPEN_MAX};
 use pdcp::seal::Side;
 use pdcp::session::handshake::welcome;
 use pdcp::wire::{Beat, FailureMessage, GREETING_LEN, Message, Welcome, encode_greeting, frame_message};
@@ -377,6 +377,54 @@ fn a_target_that_a_lost_session_still_holds_is_waited_for() {
         }
     });
     check(&ran, 5, "by whom?");
+}
+
+/// Trigger: a session was lost when it had written, and the next one failed before it wrote. Damage: 'is as it was' was said of a
+/// target half of which was new. Cure: what earlier sessions did counts.
+#[test]
+fn what_a_lost_session_has_done_to_the_target_is_not_forgotten_by_the_next() {
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (source, target) = (directory.path().join("source"), directory.path().join("target"));
+    let content = source_content();
+    for push in [false, true] {
+        std::fs::write(&source, &content).unwrap();
+        std::fs::write(&target, vec![7; content.len()]).unwrap();
+        let ambush = Ambush::lay();
+        let remote = format!("127.0.0.1:{}:/file", ambush.port()).into();
+        let places =
+            if push { [source.clone().into_os_string(), remote] } else { [remote, target.clone().into_os_string()] };
+        let options = ["--plaintext", "--json", "-c", "1", "--connections", "1"].map(Into::into);
+        let client = Client::start(options.into_iter().chain(places));
+        let bytes = content.len() as u64;
+        let offered = || if push { None } else { Some(metadata(bytes)) };
+        let mut lost = ambush.take(|hello| welcome(hello, offer(offered())), content.clone());
+        if !push {
+            // So many may be open: the first is written.
+            (0..=STRIPES_OPEN_MAX).for_each(|_| _ = lost.serve_on(0));
+        }
+        drop(lost);
+        let mut next = ambush.take(|hello| welcome(hello, offer(offered())), content.clone());
+        next.say(&Message::Failed(FailureMessage { untouched: push, ..failure(Kind::Source, "no more") }));
+        let ran = client.end();
+        check(&ran, 3, "no more");
+        check(&ran, 3, if push { "may be unfinished" } else { "is unfinished" });
+    }
+}
+
+/// Trigger: a session finds that the lost one before it still has the server's buffers. Damage: it was given up, though the same
+/// said before Welcome is tried again.
+#[test]
+fn a_lost_session_is_dialled_again_also_when_there_is_no_room_for_it_yet() {
+    let ran = lured_to(&Ambush::lay(), &["--plaintext"], true, |ambush| {
+        drop(ambush.take(|hello| welcome(hello, offer(None)), Vec::new()));
+        for kind in [Kind::Busy, Kind::Refused] {
+            let mut peer = ambush.take(|hello| welcome(hello, offer(None)), Vec::new());
+            peer.say(&Message::Failed(failure(kind, "by whom?")));
+            _ = peer.hear();
+        }
+    });
+    check(&ran, 5, "by whom?");
+    assert_eq!(ran.stderr.matches("dialling again").count(), 2, "{ran:?}");
 }
 
 /// Trigger: a lost session is dialled again, and its server says no. Damage: it was dialled three times more. Cure: what is
