@@ -1,8 +1,8 @@
 //! The operations that the kernel is working on, and what it is told of them.
 //!
-//! What always holds: every address that the kernel was told belongs to a buffer or a [`Message`] that a slot here owns,
-//! until that slot's completion, or to zeros that are always there. Slots lend nothing, and buffers and messages do not move when slots do.
-//! Nothing is allocated for an operation but, once for each that may send at the same time, a message.
+//! What always holds: every address that the kernel was told belongs to a buffer or a [`Message`] that a slot here owns, until
+//! that slot's completion, or to zeros that are always there. Slots lend nothing, and buffers and messages do not move when
+//! slots do. Nothing is allocated for an operation but, once for each that may send at the same time, a message.
 
 use super::buffers::{Buffer, Shared};
 use super::slots::Slots;
