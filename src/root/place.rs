@@ -71,11 +71,14 @@ impl Place {
                     let place = Self::follow(&start, above, directory, name, facts.inode)?;
                     return Ok(Resolved { place: Some(place), taken });
                 }
-                None if Facts::at(&directory, name)?.is_some() => return Err(RootError::DanglingLink),
-                None => {
-                    let place = Self { directory, name: name.to_vec(), found: None };
-                    return Ok(Resolved { place: Some(place), taken });
-                }
+                None => match Facts::at(&directory, name)? {
+                    Some(facts) if facts.kind == FileType::Symlink => return Err(RootError::DanglingLink),
+                    Some(_) => return Err(RootError::Busy), // it has appeared since
+                    None => {
+                        let place = Self { directory, name: name.to_vec(), found: None };
+                        return Ok(Resolved { place: Some(place), taken });
+                    }
+                },
             }
         }
     }
@@ -91,7 +94,7 @@ impl Place {
     ) -> Result<Self, RootError> {
         let mut name = name.to_vec();
         for _ in 0..=SYMLINKS_MAX {
-            let facts = Facts::at(&directory, &name)?.ok_or(RootError::DanglingLink)?;
+            let facts = Facts::at(&directory, &name)?.ok_or(RootError::Busy)?; // it was there a moment ago
             if facts.kind != FileType::Symlink {
                 // Otherwise somebody changes the links while we read them.
                 let same = facts.inode == inode;

@@ -7,6 +7,7 @@ use crate::root::target::{hold, open_new, temporary_name};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
 fn a_directory_or_a_path_that_ends_in_a_slash_takes_the_sources_name() {
@@ -299,6 +300,29 @@ fn links_that_lead_elsewhere_by_now_are_not_trusted() {
     check("missing", false);
     check("..", false);
     check("link", false);
+}
+
+/// Trigger: a target takes its name, or loses it, while another run looks for it. Damage: it was called a link that leads nowhere.
+#[test]
+fn a_target_that_comes_or_goes_meanwhile_is_no_link() {
+    let scratch = Scratch::new();
+    let path = scratch.bytes("file");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                scratch.write("file", "new");
+                fs::remove_file(scratch.path("file")).unwrap();
+            }
+        });
+        let links = (0..20_000).filter(|_| {
+            let looked = Target::open(&TargetRequest { dry_run: true, ..request(&path) });
+            looked.is_err_and(|error| error == RootError::DanglingLink)
+        });
+        let links = links.count();
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(links, 0);
+    });
 }
 
 #[test]
