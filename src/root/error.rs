@@ -32,6 +32,8 @@ pub enum RootError {
     NotRegular(&'static str),
     /// A block device as target.
     BlockDeviceTarget,
+    /// A block device without bytes.
+    NoMedium,
     /// A symbolic link that leads nowhere.
     DanglingLink,
     /// The target has this many names, and `--inplace` was not given.
@@ -138,6 +140,7 @@ impl fmt::Display for RootError {
             Self::NotDirectory => "a part of the path is a file where a directory is needed",
             Self::IsDirectory => "is a directory; name a file in it",
             Self::NotRegular(what) => return write!(f, "is {what}; only files can be copied"),
+            Self::NoMedium => "is a device of no length; is anything attached to it?",
             Self::BlockDeviceTarget => "is a block device, which cannot be a target until a later version",
             Self::DanglingLink => {
                 "is or leads through a symbolic link to nothing; make what it points to, or remove it"
@@ -240,6 +243,7 @@ mod tests {
         check(RootError::Outside, Kind::Refused, "links in it must be relative");
         check(RootError::HasLinks(3), Kind::Refused, "--inplace");
         check(RootError::BlockDeviceTarget, Kind::Refused, "later version");
+        check(RootError::NoMedium, Kind::Target, "attached");
         check(RootError::ForeignTemporary(".pdcp-0".into()), Kind::Refused, ".pdcp-0");
         check(RootError::NoData, Kind::Refused, "nothing to measure");
         check(RootError::NotRegular("a FIFO"), Kind::Refused, "a FIFO");

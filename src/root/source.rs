@@ -23,6 +23,9 @@ impl Source {
         let file = start.open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         let facts = Facts::of(&file)?;
         facts.admit_source()?;
+        if facts.device_node && facts.bytes == 0 {
+            return Err(RootError::NoMedium); // taken for an empty file, it would empty the target
+        }
         if withheld.has(facts.inode) {
             return Err(RootError::Withheld);
         }

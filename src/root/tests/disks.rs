@@ -1,6 +1,7 @@
 //! Disks that are full, read-only or devices: most of it needs root to set up.
 
 use super::*;
+use crate::failure::Kind;
 use crate::root::Source;
 use std::io::{Seek, SeekFrom, Write};
 
@@ -69,6 +70,18 @@ fn a_read_only_disk_is_told_as_that() {
         // Looking needs no right to write.
         assert!(open(&TargetRequest { dry_run: true, ..request(&disk.bytes(name)) }).is_ok());
     }
+}
+
+/// Trigger: the source is a device to which nothing is attached, so that it has no bytes. Damage: the target was emptied, exit 0.
+#[test]
+fn a_block_device_of_nothing_is_no_source() {
+    // The last of those that are there from the start: who needs one takes the first that is free.
+    let (device, backing) = ("/dev/loop7", "/sys/block/loop7/loop/backing_file");
+    if !is_root() || !Path::new(device).exists() || Path::new(backing).exists() {
+        return skipped("a block device of nothing: needs root and a free /dev/loop7");
+    }
+    let error = Source::open(Root::Typed, device.as_bytes(), &NOTHING_WITHHELD).unwrap_err();
+    assert_eq!((error.source_kind(), &error), (Kind::Source, &RootError::NoMedium));
 }
 
 #[test]
