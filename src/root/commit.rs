@@ -8,8 +8,8 @@ use super::place::{Place, sync_directory};
 use super::{Facts, Inode, RootError, Target};
 use crate::entry::{Metadata, Timestamp};
 use rustix::fs::{
-    Advice, AtFlags, Mode, RenameFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fadvise, fchmod, fdatasync, fsync,
-    ftruncate, futimens, linkat, renameat_with, unlinkat,
+    Advice, AtFlags, FsWord, Mode, RenameFlags, Timespec, Timestamps, UTIME_NOW, fadvise, fchmod, fdatasync, fstatfs,
+    fsync, ftruncate, futimens, linkat, renameat, renameat_with, unlinkat,
 };
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
@@ -17,6 +17,9 @@ use std::sync::Arc;
 
 /// A new file takes these of the source's permission bits: not setuid, setgid, sticky.
 const MODE_TAKEN: u32 = 0o777;
+
+/// File systems in user space; from the kernel's linux/magic.h.
+const FUSE_SUPER_MAGIC: FsWord = 0x6573_5546;
 
 /// A target that is done.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -133,7 +136,7 @@ impl Work {
         let new = self.temporary.is_some();
         self.set_length(source)?;
         if new && !source.device_node {
-            fchmod(&self.file, Mode::from_raw_mode(source.mode & MODE_TAKEN))?;
+            set_mode(&self.file, source.mode & MODE_TAKEN)?;
         }
         let mut touched = new || wrote || self.mark.is_some();
         if source.device_node {
@@ -159,11 +162,8 @@ impl Work {
             if !self.place.leads_to(temporary.as_bytes(), inode)? {
                 return Err(RootError::Replaced);
             }
-            match rename(&self.place, temporary) {
-                Err(Errno::INVAL | Errno::NOSYS) => link(&self.place, temporary),
-                other => other,
-            }
-            .map_err(|errno| if errno == Errno::EXIST { RootError::Appeared } else { errno.into() })?;
+            let named = rename(&self.place, temporary, &self.file);
+            named.map_err(|errno| if errno == Errno::EXIST { RootError::Appeared } else { errno.into() })?;
             if self.fsync {
                 sync_directory(&self.place.directory, &self.file)?;
             }
@@ -211,24 +211,49 @@ impl Work {
 
 /// `None`: the present time.
 pub(super) fn set_mtime(file: &OwnedFd, mtime: Option<Timestamp>) -> Result<(), RootError> {
-    let last_modification = mtime.map_or(Timespec { tv_sec: 0, tv_nsec: UTIME_NOW }, |time| Timespec {
-        tv_sec: time.seconds(),
-        tv_nsec: time.nanos().into(),
-    });
-    let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-    match futimens(file, &Timestamps { last_access, last_modification }) {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let last_modification = mtime.map_or(now, |time| Timespec { tv_sec: time.seconds(), tv_nsec: time.nanos().into() });
+    // A file system of libfuse 2 takes both times or, without a word, none.
+    match futimens(file, &Timestamps { last_access: now, last_modification }) {
         Err(Errno::PERM | Errno::ACCESS) => Err(RootError::NotOwner),
         other => Ok(other?),
     }
 }
 
-fn rename(place: &Place, temporary: &str) -> Result<(), Errno> {
+/// Where the file system has modes to set. One that has none says so to the file's own maker, or is silent (vfat).
+pub(super) fn set_mode(file: &OwnedFd, mode: u32) -> Result<(), Errno> {
+    match fchmod(file, Mode::from_raw_mode(mode)) {
+        Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) => Ok(()),
+        other => other,
+    }
+}
+
+/// Gives the temporary the target's name, unless that is somebody's.
+fn rename(place: &Place, temporary: &str, file: &OwnedFd) -> Result<(), Errno> {
     let name = place.name.as_slice();
-    renameat_with(&place.directory, temporary, &place.directory, name, RenameFlags::NOREPLACE)
+    match renameat_with(&place.directory, temporary, &place.directory, name, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS) => {}
+        other => return other,
+    }
+    // In user space a second name is another file by its number, and what was proven could not be told from it.
+    let can_link = fstatfs(file)?.f_type != FUSE_SUPER_MAGIC;
+    match if can_link { link(place, temporary) } else { Err(Errno::OPNOTSUPP) } {
+        Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) => rename_to_free(place, temporary),
+        other => other,
+    }
 }
 
 /// The same for file systems that cannot rename without replacing.
 pub(super) fn link(place: &Place, temporary: &str) -> Result<(), Errno> {
     linkat(&place.directory, temporary, &place.directory, place.name.as_slice(), AtFlags::empty())?;
     unlinkat(&place.directory, temporary, AtFlags::empty())
+}
+
+/// The same for those that cannot link either. Who takes the name between the look and the renaming loses it: no call of
+/// theirs would tell.
+pub(super) fn rename_to_free(place: &Place, temporary: &str) -> Result<(), Errno> {
+    match Facts::at(&place.directory, &place.name)? {
+        Some(_) => Err(Errno::EXIST),
+        None => renameat(&place.directory, temporary, &place.directory, place.name.as_slice()),
+    }
 }

@@ -4,12 +4,12 @@
 //! of the BLAKE3 of its name, so that the next run finds what this one leaves. Whoever holds the lock of the very file that
 //! a name leads to may write it. `commit.rs` says how it ends.
 
-use super::commit::Work;
+use super::commit::{Work, set_mode};
 use super::place::{Parents, Place, Resolved};
 use super::{Facts, Inode, Root, RootError, Withheld, clear_nonblocking};
 use crate::completion::Errno as AnyErrno;
 use crate::limits::PATH_BYTES_MAX;
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, fchmod, flock, openat, unlinkat};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, flock, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use std::os::fd::OwnedFd;
@@ -177,7 +177,7 @@ pub(super) fn open_new(place: &Place, temporary: &str, request: &TargetRequest) 
         return Err(foreign());
     }
     if facts.mode != TEMPORARY_MODE && !request.dry_run {
-        fchmod(&file, Mode::from_raw_mode(TEMPORARY_MODE))?;
+        set_mode(&file, TEMPORARY_MODE)?;
     }
     // An empty one that was left is worth nothing.
     Ok(Some(Opened { file: Some(file), basis: (facts.bytes > 0).then_some(facts) }))
@@ -201,7 +201,7 @@ fn open_left(place: &Place, temporary: &str, dry_run: bool) -> Result<OwnedFd, E
         Err(Errno::ACCESS) => {
             let file = open_name(place, temporary, OFlags::RDONLY)?;
             if is_ours(&Facts::of(&file)?) {
-                fchmod(&file, Mode::from_raw_mode(TEMPORARY_MODE))?;
+                set_mode(&file, TEMPORARY_MODE)?;
             }
             open_name(place, temporary, OFlags::RDWR)
         }

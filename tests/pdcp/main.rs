@@ -9,6 +9,7 @@ mod corpus;
 mod crowd;
 mod defects;
 mod failures;
+mod file_systems;
 mod holes;
 mod hostile;
 mod jail;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::failure::Kind;
-use crate::root::commit::link;
+use crate::root::commit::{link, rename_to_free};
 use crate::root::place::{Parents, Place};
 use crate::root::target::temporary_name;
 use crate::root::{Committed, Left};
@@ -269,10 +269,13 @@ fn a_file_system_without_exclusive_rename_links_and_unlinks() {
         let resolved = Place::resolve(&Root::Typed, &scratch.bytes(name), b"source", Parents::Leave).unwrap();
         resolved.place.unwrap()
     };
-    scratch.write(&temporary, "ours");
-    link(&place("file"), &temporary).unwrap();
-    assert_eq!((scratch.names(), scratch.read("file").as_str()), (vec!["file".to_owned()], "ours"));
-    scratch.write(&temporary, "second");
-    assert_eq!(link(&place("file"), &temporary), Err(rustix::io::Errno::EXIST));
-    assert_eq!((scratch.read("file").as_str(), scratch.read(&temporary).as_str()), ("ours", "second"));
+    for name_it in [link, rename_to_free] {
+        scratch.write(&temporary, "ours");
+        name_it(&place("file"), &temporary).unwrap();
+        assert_eq!((scratch.names(), scratch.read("file").as_str()), (vec!["file".to_owned()], "ours"));
+        scratch.write(&temporary, "second");
+        assert_eq!(name_it(&place("file"), &temporary), Err(rustix::io::Errno::EXIST));
+        assert_eq!((scratch.read("file").as_str(), scratch.read(&temporary).as_str()), ("ours", "second"));
+        fs::remove_file(scratch.path("file")).unwrap();
+    }
 }

@@ -7,9 +7,11 @@ use seccompiler::{
 
 pub(crate) const EPERM: u32 = 1;
 pub(crate) const EAGAIN: u32 = 11;
+pub(crate) const EINVAL: u32 = 22;
 pub(crate) const ENOSYS: u32 = 38;
+pub(crate) const EOPNOTSUPP: u32 = 95;
 
-/// A call, by its number, which these have on every architecture; perhaps only with one value of one argument.
+/// A call, by its number, which most have on every architecture; perhaps only with one value of one argument.
 pub(crate) type Refused = (i64, Option<(u8, u64)>);
 
 pub(crate) const OPENAT2: Refused = (437, None);
@@ -18,10 +20,18 @@ pub(crate) const LANDLOCK: Refused = (444, None);
 /// `io_uring_register` with `IORING_REGISTER_RESTRICTIONS`.
 pub(crate) const RING_RESTRICTIONS: Refused = (427, Some((1, 11)));
 
+const fn by_arch(x86_64: i64, others: i64) -> i64 {
+    if cfg!(target_arch = "x86_64") { x86_64 } else { others }
+}
+
+pub(crate) const FCHMOD: Refused = (by_arch(91, 52), None);
+pub(crate) const LINKAT: Refused = (by_arch(265, 37), None);
+pub(crate) const RENAMEAT2: Refused = (by_arch(316, 276), None);
+
 /// `clone3`, without which the C library takes `clone`.
 pub(crate) const CLONE3: Refused = (435, None);
 /// `clone`, which differs, with the flags by which the C library makes a thread.
-pub(crate) const THREAD: Refused = (if cfg!(target_arch = "x86_64") { 56 } else { 220 }, Some((0, 0x003d_0f00)));
+pub(crate) const THREAD: Refused = (by_arch(56, 220), Some((0, 0x003d_0f00)));
 
 /// Starts something that is refused these calls with this error, and so is what it starts.
 pub(crate) fn refusing<T: Send>(calls: &[Refused], errno: u32, start: impl FnOnce() -> T + Send) -> T {

@@ -1,0 +1,117 @@
+//! File systems that lack what others have: those in user space, of sticks, of other systems.
+
+use crate::rig::sandbox::{EINVAL, ENOSYS, EOPNOTSUPP, EPERM, FCHMOD, LINKAT, RENAMEAT2, Refused, refusing};
+use crate::rig::{KIB, MIB, Part, Process, Rig, Valve, Way, assert_equal, ends, mtime, pdcp};
+use rustix::process::Signal;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+const SOURCE: [Part; 1] = [Part::Data(1, 3 * MIB + 5)];
+
+/// Directories laid over each other by a program of libfuse 2, gone when dropped.
+struct Union(PathBuf);
+
+impl Union {
+    /// `None`: not to be had here. The caller says so.
+    fn over(rig: &Rig) -> Option<Self> {
+        let [branch, below, union] = ["branch", "below", "union"].map(|name| rig.path(name));
+        [&branch, &below, &union].into_iter().for_each(|path| fs::create_dir(path).unwrap());
+        let branches = format!("{}=RW:{}=RO", branch.display(), below.display());
+        let made = Command::new("unionfs").arg(branches).arg(&union).output().ok()?;
+        made.status.success().then_some(Self(union))
+    }
+}
+
+impl Drop for Union {
+    fn drop(&mut self) {
+        _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// Trigger: a target on mergerfs, sshfs or unionfs. Damage: the new file was whole and had its name, but the run ended with 'somebody
+/// else replaced it', and the one right after it with 'has 2 names': what had been linked was another file by its number. And under
+/// bindfs, encfs or unionfs it had the time of its making, as these set both times or none. Cure: such a file is renamed, and
+/// both times are set.
+#[test]
+fn a_file_system_in_user_space_is_as_good_as_any() {
+    for way in Way::ALL {
+        let rig = Rig::in_memory();
+        let source = rig.make("source", &SOURCE);
+        let Some(union) = Union::over(&rig) else {
+            return eprintln!("SKIPPED: a file system in user space needs root, /dev/fuse and unionfs-fuse");
+        };
+        let target = union.0.join("target");
+        let check = || {
+            assert_equal(&source, &target);
+            assert_eq!(mtime(&target), mtime(&source), "{way:?}");
+            let names: Vec<_> = fs::read_dir(&union.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(names, ["target"], "{way:?}");
+        };
+        rig.copy(way, "source", "union/target", &[]).ends_with(0);
+        check();
+        rig.copy(way, "source", "union/target", &[]).ends_with(0);
+        rig.make("union/target", &[Part::Data(1, MIB), Part::Data(2, 64 * KIB)]);
+        rig.copy(way, "source", "union/target", &[]).ends_with(0);
+        check();
+    }
+}
+
+/// As above: what an interrupted run had half updated looked like any file.
+#[test]
+fn what_is_unfinished_in_user_space_has_a_time_that_no_other_file_has() {
+    let rig = Rig::in_memory();
+    rig.make("source", &[Part::Data(1, 8 * MIB)]);
+    let Some(union) = Union::over(&rig) else {
+        return eprintln!("SKIPPED: a file system in user space needs root, /dev/fuse and unionfs-fuse");
+    };
+    let target = rig.make("union/target", &[Part::Data(2, 8 * MIB)]);
+    let valve = Valve::new(rig.server.port, 2_000_000);
+    let copy = rig.start_by(valve.port, Way::Pull, "source", "union/target", &["--connections", "2"]);
+    valve.wait_until_held();
+    copy.signal(Signal::INT);
+    copy.wait().ends_with(130);
+    assert_eq!(mtime(&target), (0, 0));
+    drop(union);
+}
+
+/// Trigger: exfat-fuse, fusefat: no second names, no renaming without replacing. Damage: all was copied, and kept under a temporary
+/// name for ever. Cure: renamed, if the name is free.
+#[test]
+fn a_new_file_takes_its_name_where_the_file_system_can_only_rename() {
+    without(&[(EINVAL, RENAMEAT2), (EPERM, LINKAT)]);
+    without(&[(ENOSYS, RENAMEAT2), (EOPNOTSUPP, LINKAT)]);
+    without(&[(EINVAL, RENAMEAT2)]);
+}
+
+/// Trigger: fusefat, `bindfs --chmod-deny`, a share of another system. Damage: no new file could be made at all, and an empty one stayed.
+/// Cure: its mode is what the file system says it is.
+#[test]
+fn a_new_file_is_made_where_the_file_system_has_no_modes() {
+    for errno in [EPERM, ENOSYS, EOPNOTSUPP] {
+        without(&[(errno, FCHMOD)]);
+    }
+}
+
+/// A new file is made by a program that is refused these calls.
+#[track_caller]
+fn without(refused: &[(u32, Refused)]) {
+    let rig = Rig::in_memory();
+    let source = rig.make("source", &SOURCE);
+    let (here, there) = ends(0, Way::Local, &source, &rig.path("target"));
+    let mut command = pdcp(&["--json"]);
+    command.arg(here).arg(there);
+    let start = || Process::start(command);
+    let process = match refused {
+        [(errno, call)] => refusing(&[*call], *errno, start),
+        [(errno, call), (other_errno, other)] => {
+            refusing(&[*call], *errno, || refusing(&[*other], *other_errno, start))
+        }
+        _ => unreachable!("no test refuses more"),
+    };
+    process.wait().ends_with(0);
+    assert_equal(&source, &rig.path("target"));
+    assert_eq!(mtime(&rig.path("target")), mtime(&source));
+    let names = fs::read_dir(rig.directory()).unwrap().count();
+    assert_eq!(names, 2, "beside source and target");
+}
