@@ -158,6 +158,18 @@ pub enum Mode {
     Direct,
 }
 
+/// How a write is made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Writing {
+    /// By a plain call where that is faster, though it may wait for the disk: nobody is there who would wait in vain.
+    AtOnce,
+    /// While the worker does something else.
+    Meanwhile,
+    /// The same, past the page cache: room is set aside there first, so that such writes need not wait for each other. A file
+    /// system that cannot do so is not an error.
+    MeanwhileWithRoom,
+}
+
 /// Bytes `from..until` of a shared buffer.
 #[derive(Clone, Debug)]
 pub struct Part<S> {
@@ -175,9 +187,8 @@ pub enum Operation<B, S> {
     /// Reads the file's bytes from `offset` on into `buffer[from..until]`. Fewer than asked for: the file ends there, or
     /// the kernel was short.
     Read { file: FileId, offset: u64, buffer: B, from: u32, until: u32 },
-    /// Writes `part` at `offset`. With `room`, which is for direct writes, room is set aside there first, so that they need
-    /// not wait for each other; a file system that cannot do so is not an error.
-    Write { file: FileId, offset: u64, part: Part<S>, room: bool },
+    /// Writes `part` at `offset`.
+    Write { file: FileId, offset: u64, part: Part<S>, how: Writing },
     /// Makes `bytes` from `offset` on read as zeros: as a hole, or as zeros written where holes are refused. 0 bytes moved.
     Punch { file: FileId, offset: u64, bytes: u32 },
     /// Receives into `buffer[from..until]`: some bytes, or with `whole` all of them unless the connection ends. 0 bytes:

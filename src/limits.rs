@@ -244,6 +244,9 @@ pub const HEARTBEAT_MS: u64 = 500;
 pub const TICK_MS: u64 = 100;
 /// How long a worker waits at most before it looks whether bytes move that it does not see.
 pub const LOOK_MS: u64 = 1_000;
+/// A worker that has not finished a turn for so long waits for a disk that does not answer, or has no core: it gets no more
+/// sessions until it does.
+pub const WORKER_SILENT_MS: u64 = 3 * LOOK_MS;
 /// The same where control has no room for what it is to be told, and does not say when it has. Guessed.
 pub const HELD_UP_MS: u64 = 10;
 /// Between two cancels of what is still in flight when a ring is dropped: one may miss an operation that is just on its way

@@ -109,12 +109,13 @@ impl Crew {
                     Ok(ring) => ring,
                     Err(error) => return drop(ready.send(Err(error.to_string()))),
                 };
-                let (mailbox, jobs) = Mailbox::new(crate::completion::Completions::waker(&ring));
+                let (mailbox, inbox) = Mailbox::new(crate::completion::Completions::waker(&ring));
+                let worker = Worker::new(ring, inbox);
                 // Only now: a ring that is made opens the kernel's account of its thread, which no wall lets in.
                 _ = ready.send(Ok((mailbox, raise_wall())));
                 drop(ready);
                 // A panic outside a machine leaves the ring in a state that nobody knows: nothing can be saved.
-                let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| Worker::new(ring, jobs).run()));
+                let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run()));
                 if !matches!(worked, Ok(Ok(()))) {
                     std::process::abort();
                 }

@@ -23,13 +23,15 @@ impl Room {
         Self(RefCell::new(vec![Load::default(); workers]))
     }
 
-    /// A lease for a session that wants so many connections: perhaps fewer, on as many workers as they can use. Of workers
-    /// that have as much to do, `turn` says who begins, so that not all sessions meet on the first. `None`: there is none.
-    pub(super) fn take(self: &Rc<Self>, wanted: u32, turn: usize) -> Option<Lease> {
+    /// A lease for a session that wants so many connections: perhaps fewer, on as many workers as they can use, of those that
+    /// answer. Of workers that have as much to do, `turn` says who begins, so that not all sessions meet on the first. `None`:
+    /// there is none.
+    pub(super) fn take(self: &Rc<Self>, wanted: u32, turn: usize, answers: impl Fn(usize) -> bool) -> Option<Lease> {
         let mut loads = self.0.borrow_mut();
         let count = loads.len();
-        let is_free = |load: &Load| load.sessions < SESSIONS_MAX && load.connections < CONNECTIONS_PER_WORKER_MAX;
-        let mut workers: Vec<_> = (0..count).map(|at| (turn + at) % count).filter(|at| is_free(&loads[*at])).collect();
+        let has_room = |load: &Load| load.sessions < SESSIONS_MAX && load.connections < CONNECTIONS_PER_WORKER_MAX;
+        let mut workers: Vec<_> = (0..count).map(|at| (turn + at) % count).collect();
+        workers.retain(|at| has_room(&loads[*at]) && answers(*at));
         workers.sort_by_key(|at| loads[*at]);
         workers.truncate(wanted.max(1) as usize);
         let each = workers.iter().map(|at| CONNECTIONS_PER_WORKER_MAX - loads[*at].connections).min()?;
@@ -90,18 +92,25 @@ mod tests {
     #[test]
     fn sessions_go_where_fewest_are_until_there_is_no_room_and_come_back() {
         let room = Rc::new(Room::new(2));
-        let one = room.take(1, 1).unwrap();
+        let one = room.take(1, 1, |_| true).unwrap();
         assert_eq!((&one.workers[..], one.connections), (&[1][..], 1));
-        assert_eq!(room.take(1, 1).unwrap().workers, [0], "the other has less to do");
-        let both = room.take(3, 1).unwrap();
+        assert_eq!(room.take(1, 1, |_| true).unwrap().workers, [0], "the other has less to do");
+        let both = room.take(3, 1, |_| true).unwrap();
         assert_eq!((&both.workers[..], both.connections), (&[0, 1][..], 3));
         drop((one, both));
-        let mut leases: Vec<_> = std::iter::from_fn(|| room.take(2, 0)).collect();
+        let mut leases: Vec<_> = std::iter::from_fn(|| room.take(2, 0, |_| true)).collect();
         assert_eq!(leases.len(), SESSIONS_MAX);
         leases[0].settle(1);
-        assert_eq!(room.take(2, 0).unwrap().workers.len(), 1, "a worker was given back");
+        assert_eq!(room.take(2, 0, |_| true).unwrap().workers.len(), 1, "a worker was given back");
         drop(leases);
         assert!(room.0.borrow().iter().all(|load| *load == Load::default()));
+    }
+
+    #[test]
+    fn sessions_do_not_go_where_nobody_answers() {
+        let room = Rc::new(Room::new(3));
+        assert_eq!(room.take(3, 0, |at| at != 1).unwrap().workers, [0, 2]);
+        assert!(room.take(1, 0, |_| false).is_none());
     }
 
     #[test]
@@ -109,21 +118,21 @@ mod tests {
         let room = Rc::new(Room::new(2));
         let mut leases = Vec::new();
         for want in [128, 128, 128, 128] {
-            let lease = room.take(128, 0).unwrap();
+            let lease = room.take(128, 0, |_| true).unwrap();
             assert_eq!(lease.connections, want);
             leases.push(lease);
         }
-        assert!(room.take(1, 0).is_none());
+        assert!(room.take(1, 0, |_| true).is_none());
         leases.truncate(3);
-        let odd = room.take(101, 0).unwrap();
+        let odd = room.take(101, 0, |_| true).unwrap();
         assert_eq!((odd.connections, odd.each), (101, 51));
-        assert_eq!(room.take(128, 0).unwrap().connections, 26);
+        assert_eq!(room.take(128, 0, |_| true).unwrap().connections, 26);
     }
 
     #[test]
     fn connections_that_turn_out_not_to_be_needed_are_there_for_others() {
         let room = Rc::new(Room::new(2));
-        let mut lease = room.take(128, 0).unwrap();
+        let mut lease = room.take(128, 0, |_| true).unwrap();
         lease.settle(7);
         assert_eq!((lease.workers.len(), lease.each), (2, 4));
         lease.settle(128);
@@ -138,7 +147,7 @@ mod tests {
     #[test]
     fn an_empty_file_has_a_lease_without_connections() {
         let room = Rc::new(Room::new(1));
-        let lease = room.take(0, 0).unwrap();
+        let lease = room.take(0, 0, |_| true).unwrap();
         assert_eq!((lease.workers.len(), lease.connections), (1, 0));
     }
 }

@@ -69,8 +69,8 @@ impl OpenFile {
     }
 
     /// A plain write, where that is the fastest way: not past the page cache, nor before the disk is known to answer, nor where the
-    /// last one had to wait for it, as then the worker's other sessions had to wait with it. It waits so for one
-    /// [`SLOW_WRITE_REST`]th of the time at most.
+    /// last one had to wait for it, as then all of the worker waited with it. It waits so for one [`SLOW_WRITE_REST`]th of the
+    /// time at most.
     pub(super) fn write_at_once(&mut self, bytes: &[u8], offset: u64) -> Option<Result<u32, Errno>> {
         match self.mode {
             Mode::Direct => return None,

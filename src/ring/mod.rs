@@ -29,6 +29,7 @@ pub use setup::{RingError, probe};
 
 use crate::completion::{
     Access, Account, Completion, Completions, Errno, FileId, Mode, Operation, Pool, SocketId, Tag, Traffic, Waker,
+    Writing,
 };
 use crate::limits::{CANCEL_AGAIN_MS, FILES_REGISTERED_MAX, OPERATIONS_MAX};
 use buffers::Pools;
@@ -37,6 +38,7 @@ use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use operations::InFlight;
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
+use rustix::time::{ClockId, clock_gettime};
 use slots::Slots;
 use std::collections::VecDeque;
 use std::fmt;
@@ -46,7 +48,7 @@ use std::mem;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// `user_data` of the poll that [`Waker`] ends. Slots of `InFlight` are far smaller.
 const WAKE: u64 = u64::MAX;
@@ -70,7 +72,6 @@ pub struct Ring {
     files: Slots<OpenFile>,
     sockets: Slots<Socket>,
     wake: Arc<OwnedFd>,
-    started: Instant,
     /// What the kernel keeps of this thread; `None` where it keeps nothing, or shows nobody.
     schedstat: Option<File>,
     pools: Pools,
@@ -97,7 +98,6 @@ impl Ring {
             files: Slots::with_capacity(0),
             sockets: Slots::with_capacity(0),
             wake: Arc::new(wake),
-            started: Instant::now(),
             schedstat: File::open("/proc/thread-self/schedstat").ok(),
             pools: Pools::new().map_err(|error| setup::explain(&error.into()))?,
         };
@@ -135,12 +135,11 @@ impl Ring {
                 (file.mode == Mode::Memory || from == until)
                     .then(|| file.read(&mut buffer[index(*from)..index(*until)], *offset))
             }
-            Operation::Write { file, offset, part, .. } => {
-                if part.from == part.until {
-                    return Some(Ok(0));
-                }
+            Operation::Write { part, .. } if part.from == part.until => Some(Ok(0)),
+            Operation::Write { file, offset, part, how: Writing::AtOnce } => {
                 self.files.at_mut(file.0).write_at_once(&part.data[index(part.from)..index(part.until)], *offset)
             }
+            Operation::Write { .. } => None,
             Operation::Receive { from, until, .. } => {
                 assert!(from < until, "0 bytes received would look like the end of the connection");
                 None
@@ -336,7 +335,7 @@ impl Completions for Ring {
     }
 
     fn now_ns(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        now_ns()
     }
 
     fn without_core_ns(&self) -> u64 {
@@ -370,6 +369,13 @@ fn unless_passing(entered: Result<usize, io::Error>) -> Result<(), io::Error> {
         Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
         _ => entered.map(drop),
     }
+}
+
+/// Every ring's clock: nanoseconds since the machine was started.
+pub fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let [seconds, nanos] = [now.tv_sec, now.tv_nsec].map(|part| u64::try_from(part).unwrap_or(0));
+    seconds * 1_000_000_000 + nanos
 }
 
 /// A place in a buffer, as a slice wants it.

@@ -6,7 +6,7 @@
 
 use super::buffers::{Buffer, Shared};
 use super::slots::Slots;
-use crate::completion::{Completion, Errno, Operation, Part, Tag};
+use crate::completion::{Completion, Errno, Operation, Part, Tag, Writing};
 use crate::limits::{DIRECT_ALIGNMENT, SEND_PARTS_MAX};
 use io_uring::types::Fd;
 use io_uring::{opcode, squeue};
@@ -79,9 +79,9 @@ impl InFlight {
                 let bytes = if direct { whole_blocks(*offset, *from, asked) } else { asked };
                 opcode::Read::new(descriptor, buffer.address(*from), bytes).offset(*offset).build()
             }
-            Operation::Write { offset, part, room, .. } => {
+            Operation::Write { offset, part, how, .. } => {
                 asked = part_bytes(part);
-                if *room {
+                if *how == Writing::MeanwhileWithRoom {
                     then = Then::Write(descriptor);
                     opcode::Fallocate::new(descriptor, asked.into()).offset(*offset).build()
                 } else {

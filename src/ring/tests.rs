@@ -15,6 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 const HOUR_MS: u64 = 3_600_000;
 const EVERY_MODE: [Mode; 3] = [Mode::Memory, Mode::Buffered, Mode::Direct];
@@ -83,7 +84,10 @@ fn read(ring: &mut Ring, file: FileId, offset: u64, until: u32) -> Result<Vec<u8
 fn write(ring: &mut Ring, file: FileId, offset: u64, content: &[u8]) -> Result<u32, Errno> {
     let data = shared(ring, Pool::Small, content);
     let until = u32::try_from(content.len()).unwrap();
-    ring.push(Tag { owner: 2, about: 0 }, Operation::Write { file, offset, part: part(data, 0..until), room: false });
+    ring.push(
+        Tag { owner: 2, about: 0 },
+        Operation::Write { file, offset, part: part(data, 0..until), how: Writing::AtOnce },
+    );
     finish(ring).result
 }
 
@@ -155,7 +159,7 @@ fn a_refused_operation_comes_back_with_its_buffer() {
         let where_it_was = data.as_ptr();
         ring.push(
             Tag { owner: 9, about: 0 },
-            Operation::Write { file: id, offset: 0, part: part(data, 0..4096), room: false },
+            Operation::Write { file: id, offset: 0, part: part(data, 0..4096), how: Writing::AtOnce },
         );
         let completion = finish(&mut ring);
         assert_eq!(completion.tag, Tag { owner: 9, about: 0 });
@@ -463,7 +467,7 @@ fn never_more_is_in_flight_than_there_are_completion_slots() {
     for _ in 0..=OPERATIONS_MAX {
         ring.push(
             Tag { owner: 0, about: 0 },
-            Operation::Write { file: id, offset: 0, part: part(data.clone(), 0..0), room: false },
+            Operation::Write { file: id, offset: 0, part: part(data.clone(), 0..0), how: Writing::AtOnce },
         );
     }
 }
@@ -538,7 +542,7 @@ fn a_disk_that_lets_writers_wait_holds_up_nobody_else() {
             scope.spawn(|| thaw_after(&freezer, thread, &done));
             ring.push(
                 Tag { owner: 2, about: 0 },
-                Operation::Write { file: id, offset: 0, part: part(data, 0..4), room: false },
+                Operation::Write { file: id, offset: 0, part: part(data, 0..4), how: Writing::AtOnce },
             );
             let turned = ring.turn(0);
             done.store(true, Ordering::Release);
@@ -569,7 +573,10 @@ fn a_disk_that_lets_those_wait_who_set_room_aside_holds_up_nobody_either() {
     let Some(id) = open(&mut ring, &held, Access::Update, Mode::Direct) else { return };
     let push = |ring: &mut Ring, offset: u64| {
         let part = part(shared(ring, Pool::Small, &pattern(5000)), 0..5000);
-        ring.push(Tag { owner: 2, about: 0 }, Operation::Write { file: id, offset, part, room: true });
+        ring.push(
+            Tag { owner: 2, about: 0 },
+            Operation::Write { file: id, offset, part, how: Writing::MeanwhileWithRoom },
+        );
         ring.turn(0).unwrap();
     };
     assert!(freezer.freeze());
@@ -663,7 +670,8 @@ fn only_what_a_write_would_fail_with_as_well_fails_where_room_is_set_aside() {
         (-libc::EIO, false),
     ] {
         let data = shared(&mut ring, Pool::Small, b"text");
-        let write = Operation::Write { file: FileId(0), offset: 0, part: part(data, 0..4), room: true };
+        let write =
+            Operation::Write { file: FileId(0), offset: 0, part: part(data, 0..4), how: Writing::MeanwhileWithRoom };
         let mut in_flight = InFlight::with_capacity(1);
         let _fallocate = in_flight.insert(Tag { owner: 2, about: 0 }, write, -1, true);
         assert_eq!(in_flight.go_on(0, error).is_ok(), goes_on, "{error}");
@@ -683,7 +691,7 @@ fn a_disk_that_is_fast_again_is_written_to_at_once_again() {
         let data = shared(&mut ring, Pool::Small, b"text");
         ring.push(
             Tag { owner: 2, about: 0 },
-            Operation::Write { file: id, offset: 0, part: part(data, 0..4), room: false },
+            Operation::Write { file: id, offset: 0, part: part(data, 0..4), how: Writing::AtOnce },
         );
         assert_eq!(!ring.done.is_empty(), is_done_at_once);
         assert_eq!(finish(&mut ring).result, Ok(4));

@@ -259,12 +259,12 @@ fn set_up(scenario: &Scenario, world: &Rc<RefCell<World>>) -> (Vec<End>, Vec<Wor
                 continue; // as control does
             }
             let backend = Sim::new(world);
-            let (mailbox, jobs) = Mailbox::new(backend.waker());
+            let (mailbox, inbox) = Mailbox::new(backend.waker());
             let shared = Arc::clone(&shared);
             let (ends, at_once) = (ends.clone(), scenario.at_once);
             mailbox.post(Job::Start(Box::new(Start { key, shared, terms, ends, sockets, at_once })));
             mailboxes.push(mailbox);
-            workers.push(Worker::new(backend, jobs));
+            workers.push(Worker::new(backend, inbox));
         }
         let start = CourseStart {
             role,

@@ -233,8 +233,7 @@ impl Cursor {
     }
 }
 
-/// Whoever writes to the target through the page cache has it. The kernel lets one writer at a time into an inode, and lets
-/// the others spin: whoever finds the pen taken has better things to do, or sleeps.
+/// Whoever writes to the target through the page cache by plain calls has it.
 #[derive(Debug, Default)]
 pub struct Pen(Mutex<()>);
 
@@ -255,19 +254,41 @@ impl Pen {
 pub struct Mailbox<C: Completions> {
     jobs: Sender<Job<C>>,
     waker: Waker,
+    pulse: Arc<AtomicU64>,
+}
+
+/// A worker's end.
+#[derive(Debug)]
+pub struct Inbox<C: Completions> {
+    pub(super) jobs: Receiver<Job<C>>,
+    pulse: Arc<AtomicU64>,
+}
+
+impl<C: Completions> Inbox<C> {
+    /// The worker has finished a turn.
+    pub(super) fn beat(&self, now_ms: u64) {
+        self.pulse.store(now_ms, Ordering::Relaxed); // a number, with nothing behind it
+    }
 }
 
 impl<C: Completions> Clone for Mailbox<C> {
     fn clone(&self) -> Self {
-        Self { jobs: self.jobs.clone(), waker: self.waker.clone() }
+        Self { jobs: self.jobs.clone(), waker: self.waker.clone(), pulse: Arc::clone(&self.pulse) }
     }
 }
 
 impl<C: Completions> Mailbox<C> {
     /// A mailbox and what its worker reads from.
-    pub fn new(waker: Waker) -> (Self, Receiver<Job<C>>) {
-        let (jobs, inbox) = bounded(JOBS_MAX);
-        (Self { jobs, waker }, inbox)
+    pub fn new(waker: Waker) -> (Self, Inbox<C>) {
+        let (sender, jobs) = bounded(JOBS_MAX);
+        let pulse = Arc::default();
+        (Self { jobs: sender, waker, pulse: Arc::clone(&pulse) }, Inbox { jobs, pulse })
+    }
+
+    /// When, by its own clock, the worker finished its last turn. It does so every [`crate::limits::LOOK_MS`] at least, unless a call of its
+    /// does not come back.
+    pub fn last_turn_ms(&self) -> u64 {
+        self.pulse.load(Ordering::Relaxed)
     }
 
     /// Gives the worker a job. Waits while its inbox is full: it empties it every turn. A worker that is gone has ended

@@ -19,9 +19,8 @@ use crate::extent::StripeIndex;
 use crate::limits::{ADMISSION_MS, HASH_QUANTUM_BYTES, HELD_UP_MS, LOOK_MS, SESSIONS_MAX};
 use crate::session::ProtocolError;
 use connection::{Bench, Connection, Context, Hunger};
-use crossbeam_channel::Receiver;
 use guest::{Guest, OpenFile, frames, least_pool};
-use inbox::{Ends, Job, Joined, Outcome, SessionKey, SessionShared, Start};
+use inbox::{Ends, Inbox, Job, Joined, Outcome, SessionKey, SessionShared, Start};
 use line::{Line, untag};
 use share::{Full, Shares};
 use std::collections::VecDeque;
@@ -80,7 +79,7 @@ type Party<C> = (Guest<C>, Vec<Connection<C>>);
 #[derive(Debug)]
 pub struct Worker<C: Completions> {
     backend: C,
-    jobs: Receiver<Job<C>>,
+    inbox: Inbox<C>,
     /// Sessions whose minimum of buffers is still in use, and until when they wait for it. `None`: until it is free.
     waiting: VecDeque<(Box<Start<C>>, Option<u64>)>,
     /// Sessions of which nothing is here, to be told so, and before it what has failed.
@@ -100,10 +99,11 @@ pub struct Worker<C: Completions> {
 
 impl<C: Completions> Worker<C> {
     /// A worker without guests.
-    pub fn new(backend: C, jobs: Receiver<Job<C>>) -> Self {
+    pub fn new(backend: C, inbox: Inbox<C>) -> Self {
+        inbox.beat(backend.now_ms());
         Self {
             backend,
-            jobs,
+            inbox,
             waiting: VecDeque::new(),
             farewells: VecDeque::new(),
             parties: std::array::from_fn(|_| None),
@@ -129,7 +129,7 @@ impl<C: Completions> Worker<C> {
     /// One round: jobs, completions, connections; then waits up to `wait_ms` for more, if there is nothing left to do.
     /// `false`: it has left.
     pub fn turn(&mut self, wait_ms: u64) -> Result<bool, Errno> {
-        while let Ok(job) = self.jobs.try_recv() {
+        while let Ok(job) = self.inbox.jobs.try_recv() {
             self.work_on(job);
         }
         self.flush_outboxes();
@@ -168,7 +168,7 @@ impl<C: Completions> Worker<C> {
         let copies = !idle && self.copies();
         let outwritten =
             self.parties.iter().filter_map(Option::as_deref).any(|(_, all)| all.iter().any(Connection::is_outwritten));
-        let busy = !self.list.is_empty() || !self.jobs.is_empty() || outwritten;
+        let busy = !self.list.is_empty() || !self.inbox.jobs.is_empty() || outwritten;
         let wait_ms = match (busy || copies, held_up) {
             (true, _) => 0,
             (false, true) => wait_ms.min(HELD_UP_MS),
@@ -181,6 +181,7 @@ impl<C: Completions> Worker<C> {
         let now_ns = self.backend.now_ns();
         self.book_turn(wait_ms > 0, copies, now_ns);
         self.look_around(now_ns / 1_000_000);
+        self.inbox.beat(now_ns / 1_000_000);
         Ok(true)
     }
 

@@ -77,6 +77,11 @@ impl Shares {
         }
     }
 
+    /// Nobody else is here.
+    pub(super) fn has_one_guest(&self) -> bool {
+        self.guests.iter().flatten().nth(1).is_none()
+    }
+
     fn reserved(&self, pool: Pool) -> usize {
         self.guests.iter().flatten().map(|guest| minimum(pool, guest.extents)).sum()
     }

@@ -1,11 +1,14 @@
-//! File systems that lack what others have: those in user space, of sticks, of other systems.
+//! File systems that lack what others have, those in user space, of sticks, of other systems; and disks that hang.
 
+use crate::rig::freezer::Freezer;
 use crate::rig::sandbox::{EINVAL, ENOSYS, EOPNOTSUPP, EPERM, FCHMOD, LINKAT, RENAMEAT2, Refused, refusing};
-use crate::rig::{KIB, MIB, Part, Process, Rig, Valve, Way, assert_equal, ends, mtime, pdcp};
+use crate::rig::{KIB, MIB, Part, Process, Rig, Valve, Way, assert_equal, ends, make, mtime, pdcp};
+use pdcp::limits::WORKER_SILENT_MS;
 use rustix::process::Signal;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 const SOURCE: [Part; 1] = [Part::Data(1, 3 * MIB + 5)];
 
@@ -114,4 +117,54 @@ fn without(refused: &[(u32, Refused)]) {
     assert_eq!(mtime(&rig.path("target")), mtime(&source));
     let names = fs::read_dir(rig.directory()).unwrap().count();
     assert_eq!(names, 2, "beside source and target");
+}
+
+/// Trigger: a disk is frozen, or its host gone, in the midst of fast writes. Damage: one worker hung in a plain write and the other
+/// waited for its turn; whoever else the server had ended after a minute, and whoever came found nobody. Cure: where others are
+/// the ring writes; nobody waits for his turn beside a disk; newcomers go to workers that answer.
+#[test]
+fn a_disk_that_hangs_in_the_midst_of_writing_holds_up_nobody_else() {
+    for beside in [true, false] {
+        let rig = Rig::in_memory();
+        let source = rig.make("source", &[Part::Data(1, 12 * MIB)]);
+        // Dropped first: a server in which something hangs cannot even be killed.
+        let Some(freezer) = Freezer::new() else { return eprintln!("SKIPPED: {}", Freezer::NEEDS) };
+        let target = freezer.disk.join("target");
+        make(&target, &[Part::Data(2, 12 * MIB)]);
+        let held = |target: &Path| {
+            let valve = Valve::new(rig.server.port, 3_000_000);
+            let copy = rig.start_by(valve.port, Way::Push, "source", target, &["--connections", "2"]);
+            valve.wait_until_held();
+            (valve, copy)
+        };
+        let neighbour = beside.then(|| held(&rig.path("beside")));
+        let (valve, copy) = held(&target);
+        assert!(freezer.freeze());
+        valve.open();
+        let since = Instant::now();
+        while !hangs(&rig) {
+            assert!(since.elapsed() < Duration::from_secs(30), "nobody writes to it");
+        }
+        if let Some((valve, copy)) = neighbour {
+            valve.open();
+            copy.wait().ends_with(0);
+            assert_equal(&source, &rig.path("beside"));
+        }
+        std::thread::park_timeout(Duration::from_millis(WORKER_SILENT_MS + 500));
+        rig.copy(Way::Push, "source", "later", &[]).ends_with(0);
+        assert_equal(&source, &rig.path("later"));
+        assert!(hangs(&rig));
+        assert!(freezer.thaw());
+        copy.wait().ends_with(0);
+        assert_equal(&source, &target);
+    }
+}
+
+/// Some thread of the server, or one that the kernel has for it, waits for a disk.
+fn hangs(rig: &Rig) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{}/task", rig.server.process.id())).unwrap();
+    tasks.flatten().any(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('D'))
+    })
 }

@@ -14,7 +14,8 @@ use crate::control::room::Lease;
 use crate::control::{Done, Names, Progress, Record, Request, count, files};
 use crate::extent::Deal;
 use crate::failure::{Failure, Kind};
-use crate::limits::{BEGIN_MS, HELLO_MS, NEIGHBOUR_MS};
+use crate::limits::{BEGIN_MS, HELLO_MS, NEIGHBOUR_MS, WORKER_SILENT_MS};
+use crate::ring::now_ns;
 use crate::root::{Inode, Source, Target, TargetRequest};
 use crate::seal::{Sealing, Side, has_aes};
 use crate::session::ProtocolError;
@@ -117,8 +118,18 @@ impl Server {
         check_hello(hello).map_err(|error| Failure::about(Kind::Protocol, name, error.to_string()))?;
         let visit = self.door.admit(grant, origin)?;
         let wanted = wanted_connections(hello, count(&self.mailboxes)).min(self.connections_max);
-        let full = || Failure::new(Kind::Busy, "has no room for another session now; try again later");
-        Ok((visit, self.room.take(wanted, random()).ok_or_else(full)?))
+        let now_ms = now_ns() / 1_000_000;
+        let answers = |at: usize| now_ms.saturating_sub(self.mailboxes[at].last_turn_ms()) < WORKER_SILENT_MS;
+        let full = || {
+            Failure::new(
+                Kind::Busy,
+                match (0..self.mailboxes.len()).any(answers) {
+                    true => "has no room for another session now; try again later",
+                    false => "waits for a disk that does not answer; try again later",
+                },
+            )
+        };
+        Ok((visit, self.room.take(wanted, random(), answers).ok_or_else(full)?))
     }
 
     /// What it came to.

@@ -158,8 +158,8 @@ fn who_could_not_write_does_so_although_others_keep_its_worker_busy() {
     disks[1].may_change = true;
     let world = Rc::new(RefCell::new(World::new(1, disks.into(), 0, Fault::None, false)));
     let backend = Sim::new(&world);
-    let (mailbox, jobs) = Mailbox::new(backend.waker());
-    let mut worker = Worker::new(backend, jobs);
+    let (mailbox, inbox) = Mailbox::new(backend.waker());
+    let mut worker = Worker::new(backend, inbox);
     let session = |disk: usize, bytes: usize, basis_bytes: u64| {
         let layout = Layout::checked(bytes as u64, BlockSize::default(), MIB as u64).unwrap();
         let (shared, outcomes) = SessionShared::new(layout.stripes(), OUTCOMES_MAX, Waker(Arc::new(|| {})));
@@ -195,8 +195,8 @@ fn who_could_not_write_does_so_although_others_keep_its_worker_busy() {
 fn whose_session_has_no_room_says_so_although_control_is_behind() {
     let world = Rc::new(RefCell::new(World::new(1, vec![Disk::default()], 0, Fault::None, false)));
     let backend = Sim::new(&world);
-    let (mailbox, jobs) = Mailbox::new(backend.waker());
-    let mut worker = Worker::new(backend, jobs);
+    let (mailbox, inbox) = Mailbox::new(backend.waker());
+    let mut worker = Worker::new(backend, inbox);
     let layout = Layout::checked(MIB as u64, BlockSize::default(), MIB as u64).unwrap();
     let mut inboxes = Vec::new();
     for key in 0..=SESSIONS_MAX as u64 {
@@ -228,8 +228,8 @@ fn whose_session_has_no_room_says_so_although_control_is_behind() {
 fn what_is_to_be_read_back_waits_until_there_is_room() {
     let world = Rc::new(RefCell::new(World::new(1, vec![Disk::new(vec![7; MIB])], 0, Fault::None, false)));
     let backend = Sim::new(&world);
-    let (mailbox, jobs) = Mailbox::new(backend.waker());
-    let mut worker = Worker::new(backend, jobs);
+    let (mailbox, inbox) = Mailbox::new(backend.waker());
+    let mut worker = Worker::new(backend, inbox);
     let layout = Layout::checked(MIB as u64, BlockSize::default(), MIB as u64).unwrap();
     let digest = Digest(*blake3::hash(&vec![7; MIB]).as_bytes());
     let source = Ends::Source { file: file(0, Mode::Buffered, MIB as u64), sparse: false };
@@ -295,8 +295,8 @@ fn who_looks_for_holes_waits_for_the_source_unless_it_is_memory() {
         let disks = vec![Disk::new(vec![7; 4 * MIB]); 2];
         let world = Rc::new(RefCell::new(World::new(1, disks, 0, Fault::None, false)));
         let backend = Sim::new(&world);
-        let (mailbox, jobs) = Mailbox::new(backend.waker());
-        let mut worker = Worker::new(backend, jobs);
+        let (mailbox, inbox) = Mailbox::new(backend.waker());
+        let mut worker = Worker::new(backend, inbox);
         let layout = Layout::checked(STRIPES * MIB as u64, BlockSize::default(), MIB as u64).unwrap();
         let (shared, outcomes) = SessionShared::new(layout.stripes(), OUTCOMES_MAX, Waker(Arc::new(|| {})));
         let bytes = layout.file_bytes();

@@ -4,9 +4,8 @@
 //! no room for now (a buffer, the line) is asked again when there is.
 
 use super::heads::read_heads;
-use super::{
-    Connection, Context, Guarded, Guest, Hunger, OpenFile, Work, WorkerError, Write, bytes_of, offset_of, part_of,
-};
+use super::writing::Write;
+use super::{Connection, Context, Guarded, Guest, Hunger, OpenFile, Work, WorkerError, bytes_of, offset_of, part_of};
 use crate::completion::{Completions, Mode, Operation, Pool};
 use crate::counters::Counter;
 use crate::extent::{Run, StripeIndex};

@@ -8,6 +8,7 @@
 mod beside;
 mod heads;
 mod machines;
+mod writing;
 
 use super::inbox::Outcome;
 use super::line::{Line, LineError, What, tag};
@@ -18,7 +19,7 @@ use crate::completion::{Completion, Completions, Errno, Mode, Operation, Part, T
 use crate::counters::Counter;
 use crate::digest::{Digest, Signature, hash_blocks, hash_hole, sign_blocks, sign_hole};
 use crate::extent::{Run, join_adjacent};
-use crate::limits::{DIRECT_ALIGNMENT, DRIBBLE_MS, OUTWRITTEN_TURNS_MAX, STILL_SIGNS_MAX};
+use crate::limits::{DIRECT_ALIGNMENT, DRIBBLE_MS, STILL_SIGNS_MAX};
 use crate::session::readback::ReadBack;
 use crate::session::source::{Event as SourceEvent, Source};
 use crate::session::target::{Event as TargetEvent, Target};
@@ -27,6 +28,7 @@ use crate::wire::{Frame, Scratch};
 use heads::sign_heads;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use writing::Write;
 
 /// What a connection needs of its worker while it is looked at.
 #[derive(Debug)]
@@ -106,13 +108,6 @@ impl Hunger {
     pub(super) const ALL: [Self; Self::COUNT] = [Self::Payload, Self::Extent];
     /// How many kinds there are.
     pub(super) const COUNT: usize = Self::Extent as usize + 1;
-}
-
-/// Something to be written.
-#[derive(Debug)]
-enum Write<S> {
-    Bytes(Run, Part<S>),
-    Hole(Run),
 }
 
 /// One data connection, or one lane of a copy that has both ends here.
@@ -398,38 +393,6 @@ impl<C: Completions> Connection<C> {
         Ok(())
     }
 
-    /// A write came back: the rest of a short one goes on; what is whole is told.
-    fn wrote(
-        &mut self,
-        about: u64,
-        write: Operation<C::Buffer, C::Shared>,
-        result: Result<u32, Errno>,
-        guest: &Guest<C>,
-        cx: &mut Context<'_, C>,
-    ) -> Result<(), WorkerError> {
-        let Operation::Write { file, offset, part, .. } = write else { return Ok(()) };
-        let bytes = result.map_err(WorkerError::Target)?;
-        let whole = bytes == part.until - part.from;
-        let more = if whole { None } else { goes_on_behind(&guest.target, bytes) };
-        if !whole && more.is_none() {
-            return Err(WorkerError::Target(Errno::NO_SPACE)); // a write that writes nothing
-        }
-        guest.shared.counters.add(Counter::WrittenBytes, u64::from(bytes));
-        if self.draining {
-            return Ok(());
-        }
-        if let Some(more) = more {
-            let part = Part { from: part.from + more, ..part };
-            let rest = Operation::Write { file, offset: offset + u64::from(more), part, room: false };
-            self.flight.push(cx.backend, What::Write, about, rest);
-            return Ok(());
-        }
-        // The piece began where `about` says, also if its last write did not.
-        let begin = offset_of(guest, Run { first: about, count: 1 });
-        let length = offset + u64::from(part.until - part.from) - begin;
-        self.written(run_of(guest, about, u32::try_from(length).expect("a piece fits a buffer")))
-    }
-
     /// A hole was made.
     fn punched(&mut self, run: Run, result: Result<u32, Errno>) -> Result<(), WorkerError> {
         self.punching = false;
@@ -647,71 +610,6 @@ impl<C: Completions> Connection<C> {
     fn arrived(&mut self, run: Run, digests: &[Digest]) -> Result<(), WorkerError> {
         let target = self.target.as_mut().expect("blocks arrive at a target");
         Ok(target.call(|target| target.handle(TargetEvent::Arrived { run, digests }))??)
-    }
-
-    /// All of a payload is hashed: its pieces are to be written, from where they are.
-    fn payload_hashed(&mut self, mut pieces: Vec<Run>, buffer: C::Buffer, guest: &Guest<C>) {
-        let data = C::share(buffer);
-        let mut from = 0;
-        for run in &pieces {
-            let until = from + bytes_of(guest, *run);
-            self.writes.push_back(Write::Bytes(*run, Part { data: data.clone(), from, until }));
-            from = until;
-        }
-        pieces.clear();
-        self.spare.push(pieces);
-    }
-
-    /// Starts the writes, once they are allowed. Those through the page cache are done when they are started, by a worker
-    /// at a time: who is not the one comes again, and waits when it has been `outwritten` in too many looks before this.
-    fn write(&mut self, outwritten: u32, guest: &mut Guest<C>, cx: &mut Context<'_, C>) -> Result<bool, WorkerError> {
-        if self.writes.is_empty() || self.punching {
-            return Ok(false);
-        }
-        if !guest.shared.may_write() {
-            if !guest.asked_to_write {
-                guest.asked_to_write = true;
-                guest.tell(Outcome::WantsToWrite);
-            }
-            return Ok(false);
-        }
-        let file = guest.target.as_ref().expect("only a target writes");
-        let (id, mode, basis_bytes) = (file.id, file.mode, file.bytes);
-        let began_ns = cx.backend.now_ns();
-        let waits = outwritten >= OUTWRITTEN_TURNS_MAX;
-        let pen = (mode != Mode::Direct).then(|| guest.shared.pen.take(waits));
-        if let Some(None) = pen {
-            self.outwritten = outwritten + 1;
-            return Ok(false);
-        }
-        self.outwritten = 0;
-        while let Some(write) = self.writes.pop_front() {
-            match write {
-                Write::Bytes(run, part) => {
-                    let offset = offset_of(guest, run);
-                    let end = offset + u64::from(part.until - part.from);
-                    let room = mode == Mode::Direct && end > basis_bytes;
-                    let write = Operation::Write { file: id, offset, part, room };
-                    self.flight.push(cx.backend, What::Write, run.first, write);
-                }
-                Write::Hole(run) => {
-                    let offset = offset_of(guest, run);
-                    // Beyond the basis there is nothing yet, unless an attempt before this one has written there.
-                    if offset >= basis_bytes && !guest.shared.retries() {
-                        self.written(run)?;
-                        continue;
-                    }
-                    let bytes = guest.terms.layout.run_bytes(run).try_into().expect("at most a stripe");
-                    self.flight.push(cx.backend, What::Write, run.first, Operation::Punch { file: id, offset, bytes });
-                    self.punching = true;
-                    break;
-                }
-            }
-        }
-        if mode != Mode::Memory {
-            guest.writing_ns += cx.backend.now_ns().saturating_sub(began_ns);
-        }
-        Ok(true)
     }
 }
 
