@@ -144,21 +144,20 @@ impl Copying {
         let mut stop = stopped.clone();
         match (self.config.source.clone(), self.config.target.clone()) {
             (Place::Local(source), Place::Local(target)) => {
-                let source = open_source(source.as_os_str().as_bytes()).await?;
+                let source = unless_told(&mut stop, open_source(source.as_os_str().as_bytes())).await?;
                 let metadata = source.facts().metadata();
                 let name = last_name(&self.config.source_typed).unwrap_or_default().to_vec();
                 watch.waiting("the target");
                 let inode = Some(source.facts().inode);
-                self.open_target(target.as_os_str().as_bytes().to_vec(), name, inode).await?;
+                let opening = self.open_target(target.as_os_str().as_bytes().to_vec(), name, inode);
+                unless_told(&mut stop, opening).await?;
                 self.drive_locally(watch, stopped, plan, source, metadata).await
             }
             (Place::Local(source), Place::Remote(remote)) => {
-                let source = open_source(source.as_os_str().as_bytes()).await?;
+                let source = unless_told(&mut stop, open_source(source.as_os_str().as_bytes())).await?;
                 let metadata = source.facts().metadata();
-                let connected = tokio::select! {
-                    connected = self.connect(watch, &remote, &plan, Some(metadata)) => connected?,
-                    failure = told_to_stop(&mut stop) => return Err(failure),
-                };
+                let connecting = self.connect(watch, &remote, &plan, Some(metadata));
+                let connected = unless_told(&mut stop, connecting).await?;
                 if connected.neighbours_file == Some(source.facts().inode) {
                     let failure = RootError::SameFile.of_target(&self.summary.target);
                     return Err(refuse(connected.link, &remote.name(), failure).await);
@@ -166,15 +165,12 @@ impl Copying {
                 self.drive_remotely(watch, stopped, plan, &remote, connected, Some(source)).await
             }
             (Place::Remote(remote), Place::Local(target)) => {
-                let connected = tokio::select! {
-                    connected = self.connect(watch, &remote, &plan, None) => connected?,
-                    failure = told_to_stop(&mut stop) => return Err(failure),
-                };
+                let connected = unless_told(&mut stop, self.connect(watch, &remote, &plan, None)).await?;
                 let name = last_name(&remote.path).unwrap_or_default().to_vec();
                 watch.waiting("the target");
                 let theirs = connected.neighbours_file;
-                let opened = self.open_target(target.as_os_str().as_bytes().to_vec(), name, theirs).await;
-                if let Err(failure) = opened {
+                let opening = self.open_target(target.as_os_str().as_bytes().to_vec(), name, theirs);
+                if let Err(failure) = unless_told(&mut stop, opening).await {
                     return Err(refuse(connected.link, &remote.name(), failure).await);
                 }
                 self.drive_remotely(watch, stopped, plan, &remote, connected, None).await
@@ -537,6 +533,17 @@ pub(super) async fn told_to_stop(stop: &mut told::Receiver<Stop>) -> Failure {
         if stop.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// What `work` comes to, unless somebody asks us to stop before.
+async fn unless_told<T>(
+    stop: &mut told::Receiver<Stop>,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        result = work => result,
+        failure = told_to_stop(stop) => Err(failure),
     }
 }
 

@@ -30,7 +30,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_uring::buf::BoundedBuf;
 
-/// Runs the control plane until `future` is done.
+/// Runs the control plane until `future` is done. Blocking calls that nobody awaits by then are not waited for: a disk, or a
+/// host, may never answer.
 ///
 /// # Errors
 /// Where io_uring is refused.
@@ -41,7 +42,9 @@ pub(super) fn run<F: Future>(future: F) -> Result<F::Output, Failure> {
         let text = crate::ring::probe().err().map_or_else(|| error.to_string(), |refused| refused.to_string());
         Failure::new(Kind::Other, text)
     })?;
-    Ok(runtime.block_on(future))
+    let output = runtime.block_on(future);
+    std::mem::forget(runtime); // its end waits for such calls
+    Ok(output)
 }
 
 /// Starts a task beside the one that runs.
@@ -49,8 +52,7 @@ pub(super) fn spawn(task: impl Future<Output = ()> + 'static) {
     drop(tokio_uring::spawn(task));
 }
 
-/// Begins a blocking call on a thread that nobody has to wait for, as the end of a runtime waits for its own: who is told to
-/// stop awaits neither a name nor a host that does not answer. An error where there may be no more threads.
+/// Begins a blocking call on a thread of its own. An error where there may be no more threads, of which a runtime panics.
 pub(super) fn detached<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> impl Future<Output = io::Result<T>> {
@@ -561,7 +563,7 @@ mod tests {
     use std::sync::mpsc::channel;
 
     /// Trigger: Ctrl-C while a host does not answer. Damage: the end waited for the attempt, and signals had nobody left to
-    /// hear them. Cure: a thread of its own.
+    /// hear them. Cure: the runtime does not end.
     #[test]
     fn nobody_waits_for_a_call_that_nobody_wants_any_more() {
         let (finish, finished) = channel::<()>();
@@ -573,7 +575,7 @@ mod tests {
         let first = run(async {
             tokio::select! {
                 biased;
-                _ = detached(call) => "the call",
+                _ = tokio::task::spawn_blocking(call) => "the call",
                 () = tokio::task::yield_now() => "the end",
             }
         });

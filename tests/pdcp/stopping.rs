@@ -5,8 +5,10 @@ use crate::rig::freezer::Freezer;
 use crate::rig::{MIB, Part, Process, Rig, Run, Server, Valve, Way, assert_equal, ends, mtime, pdcp};
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -266,6 +268,31 @@ fn a_resumed_copy_does_not_move_what_has_arrived() {
         let summary = rig.copy(way, "source", "target", &[]).ends_with(0);
         assert!(summary.number("matched_bytes") >= 2 * MIB, "{:?}", summary.parts());
     }
+}
+
+/// Trigger: Ctrl-C while somebody else has the target. Damage: it was waited for all the same, for 5 s, and then called in use.
+#[test]
+fn who_is_told_to_stop_waits_for_no_target_that_somebody_else_has() {
+    for way in [Way::Pull, Way::Local] {
+        let rig = Rig::in_memory();
+        rig.make("source", &SOURCE);
+        let target = fs::File::open(rig.make("target", &OLD)).unwrap();
+        flock(&target, FlockOperation::LockExclusive).unwrap();
+        let copy = rig.start(way, "source", "target", &[]);
+        let reader = if way == Way::Pull { &rig.server.process } else { &copy };
+        let since = Instant::now();
+        while !has_open(reader, &rig.path("source")) {
+            assert!(since.elapsed() < Duration::from_secs(30), "nobody opens the source");
+        }
+        std::thread::park_timeout(Duration::from_millis(300)); // the target comes next
+        copy.signal(Signal::INT);
+        copy.wait().ends_with(130);
+    }
+}
+
+fn has_open(process: &Process, path: &Path) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap();
+    descriptors.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|open| open == path))
 }
 
 /// Trigger: the terminal is stopped (Ctrl-S) while the bar is drawn. Damage: control waited for the terminal, so the copy stood
