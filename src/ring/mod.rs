@@ -371,7 +371,8 @@ fn unless_passing(entered: Result<usize, io::Error>) -> Result<(), io::Error> {
     }
 }
 
-/// Every ring's clock: nanoseconds since the machine was started.
+/// Every ring's clock, so that control can tell how long a worker has been silent: nanoseconds since the machine was started,
+/// without those in which it was suspended.
 pub fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let [seconds, nanos] = [now.tv_sec, now.tv_nsec].map(|part| u64::try_from(part).unwrap_or(0));

@@ -285,8 +285,8 @@ impl<C: Completions> Mailbox<C> {
         (Self { jobs: sender, waker, pulse: Arc::clone(&pulse) }, Inbox { jobs, pulse })
     }
 
-    /// When, by its own clock, the worker finished its last turn. It does so every [`crate::limits::LOOK_MS`] at least, unless a call of its
-    /// does not come back.
+    /// When the worker finished its last turn, by the clock of its machine. It does so every [`crate::limits::LOOK_MS`] at least,
+    /// unless it has no core, or a call of its does not come back.
     pub fn last_turn_ms(&self) -> u64 {
         self.pulse.load(Ordering::Relaxed)
     }
