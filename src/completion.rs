@@ -232,8 +232,8 @@ pub trait Completions {
     type Buffer: DerefMut<Target = [u8]> + fmt::Debug;
     /// A buffer that nobody changes any more. Returns to its pool when the last holder drops it.
     type Shared: Clone + Deref<Target = [u8]> + fmt::Debug;
-    /// A file as control holds it.
-    type File: Clone + Send + fmt::Debug;
+    /// A file as control hands it over: opened for this worker alone, so that no worker waits for that.
+    type File: Send + fmt::Debug;
     /// A connected socket as control hands it over, with nothing in flight.
     type Socket: Send + fmt::Debug;
 
@@ -246,8 +246,10 @@ pub trait Completions {
     /// Gives up the right to write.
     fn share(buffer: Self::Buffer) -> Self::Shared;
 
-    /// Opens a description of this worker's own for the file that control holds: the same inode, for certain.
-    fn open(&mut self, file: &Self::File, access: Access, mode: Mode) -> Result<FileId, Errno>;
+    /// How a file is read and written.
+    fn mode(file: &Self::File) -> Mode;
+    /// Takes a file over.
+    fn adopt_file(&mut self, file: Self::File) -> FileId;
     /// Closes it, at the latest with the next turn. Nothing may be in flight on it.
     fn close(&mut self, file: FileId);
     /// Takes a socket over.

@@ -6,7 +6,7 @@
 //! a byte of them on the wire or in the target shows.
 
 use crate::completion::{
-    Access, Account, Completion, Completions, Errno, FileId, Mode, Operation, Pool, SocketId, Tag, Traffic, Waker,
+    Account, Completion, Completions, Errno, FileId, Mode, Operation, Pool, SocketId, Tag, Traffic, Waker,
 };
 use crate::extent::Run;
 use crate::limits::FRAME_LEN_MAX;
@@ -422,7 +422,7 @@ impl Sim {
 impl Completions for Sim {
     type Buffer = SimBuffer;
     type Shared = SimShared;
-    type File = usize;
+    type File = (usize, Mode);
     type Socket = usize;
 
     fn lease(&mut self, pool: Pool, account: Account) -> Option<SimBuffer> {
@@ -446,9 +446,13 @@ impl Completions for Sim {
         SimShared(Rc::new(buffer))
     }
 
-    fn open(&mut self, file: &usize, _access: Access, mode: Mode) -> Result<FileId, Errno> {
-        self.files.push(Some((*file, mode == Mode::Direct)));
-        Ok(FileId(u32::try_from(self.files.len() - 1).unwrap()))
+    fn mode((_, mode): &Self::File) -> Mode {
+        *mode
+    }
+
+    fn adopt_file(&mut self, (disk, mode): Self::File) -> FileId {
+        self.files.push(Some((disk, mode == Mode::Direct)));
+        FileId(u32::try_from(self.files.len() - 1).unwrap())
     }
 
     fn close(&mut self, file: FileId) {

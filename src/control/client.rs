@@ -3,6 +3,7 @@
 use super::crew::{Crew, Plan};
 use super::dial::Seated;
 use super::drive::{Ending, Session, drive};
+use super::files::ClosedAside;
 use super::identity::ClientIdentity;
 use super::link::{self, Link, LinkError, before_welcome};
 use super::signals::Signals;
@@ -207,7 +208,7 @@ impl Copying {
         watch: &mut dyn Watch,
         stopped: told::Receiver<Stop>,
         plan: Plan,
-        source: Source,
+        source: ClosedAside<Source>,
         metadata: Metadata,
     ) -> Result<(), Failure> {
         let hello = self.hello(Some(metadata), b"", &plan);
@@ -236,7 +237,7 @@ impl Copying {
         plan: Plan,
         remote: &Remote,
         connected: Remotely,
-        source: Option<Source>,
+        source: Option<ClosedAside<Source>>,
     ) -> Result<(), Failure> {
         let Remotely { mut link, hello, welcome, agreed, seated, sealing, same_address, .. } = connected;
         let sockets: Vec<_> = seated.into_iter().map(|seated| seated.joined(Side::Client, sealing.cipher())).collect();
@@ -276,11 +277,11 @@ impl Copying {
     async fn drive(
         &mut self,
         watch: &mut dyn Watch,
-        stopped: told::Receiver<Stop>,
+        mut stopped: told::Receiver<Stop>,
         crew: &Crew,
         mut terms: Terms,
         metadata: Metadata,
-        source: Option<Source>,
+        source: Option<ClosedAside<Source>>,
         sockets: Vec<Joined<OwnedFd>>,
         peer: Option<Peer<'_>>,
         names: Names,
@@ -289,7 +290,8 @@ impl Copying {
         if !self.config.whole_file {
             terms.basis_bytes = target.as_ref().and_then(Target::basis_bytes).unwrap_or(0);
         }
-        let (ends, notes) = files::ends(source.as_ref(), target.as_ref(), metadata.bytes, self.config.direct);
+        let (of, to, workers) = (source.as_deref(), target.as_ref(), crew.mailboxes().len());
+        let (ends, notes) = files::ends(of, to, &terms, self.config.direct, workers, &names, &mut stopped).await;
         notes.iter().for_each(|note| watch.detail(note));
         let same_host = peer.as_ref().is_none_or(|peer| peer.same_host);
         let (peer_workers, at_once) = peer.as_ref().map_or((0, 1), |peer| (peer.workers, peer.at_once));
@@ -547,12 +549,11 @@ async fn unless_told<T>(
     }
 }
 
-async fn open_source(path: &[u8]) -> Result<Source, Failure> {
+async fn open_source(path: &[u8]) -> Result<ClosedAside<Source>, Failure> {
     let subject = path.to_vec();
     let path = subject.clone();
-    blocking(move || Source::open(Root::Typed, &path, &NOTHING_WITHHELD))
-        .await
-        .map_err(|error| error.of_source(&subject))
+    let opened = blocking(move || Source::open(Root::Typed, &path, &NOTHING_WITHHELD)).await;
+    opened.map(ClosedAside::new).map_err(|error| error.of_source(&subject))
 }
 
 pub(super) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {

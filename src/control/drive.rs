@@ -5,22 +5,23 @@
 //! on. A commit that has begun is waited for, whatever else happens.
 
 use super::client::Stop;
+use super::files::{self, ClosedAside};
 use super::link::{Link, LinkError};
 use super::{Names, Progress, count};
 use crate::bottleneck::{Limit, Side, Spent, limit};
-use crate::completion::{DirectPolicy, Errno, Mode, Waker};
+use crate::completion::{Errno, Waker};
 use crate::counters::Counter;
 use crate::digest::Digest;
 use crate::entry::Metadata;
 use crate::failure::{Failure, Kind};
 use crate::limits::{OUTCOMES_MAX, TICK_MS};
-use crate::ring::{Ring, choose_mode};
+use crate::ring::{OpenFile, Ring};
 use crate::root::{Left, RootError, Source, Target};
 use crate::session::Terms;
 use crate::session::course::{Action, Course, Event, Role, Start as CourseStart};
 use crate::wire::{Beat, Committed, Message};
 use crate::worker::WorkerError;
-use crate::worker::inbox::{Ends, FileTerms, Job, Joined, Mailbox, Outcome, SessionKey, SessionShared, Start};
+use crate::worker::inbox::{Ends, Job, Joined, Mailbox, Outcome, SessionKey, SessionShared, Start};
 use crossbeam_channel::Receiver;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -38,9 +39,10 @@ pub(super) struct Session<'a> {
     pub(super) again: bool,
     /// What the source is, whichever side has it.
     pub(super) metadata: Metadata,
-    /// What this process has of it, as its workers are given it.
-    pub(super) ends: Ends<Arc<OwnedFd>>,
-    pub(super) source: Option<Source>,
+    /// What this process has of it, as its workers are given it:
+    /// one for each, or why it cannot be had.
+    pub(super) ends: Result<Vec<Ends<OpenFile>>, Failure>,
+    pub(super) source: Option<ClosedAside<Source>>,
     /// In a dry run it may have no file.
     pub(super) target: Option<Target>,
     /// Workers of this session, in the order in which connections are dealt to them.
@@ -84,8 +86,8 @@ pub(super) struct Ending {
 /// Something that may block, when it is done.
 enum Done {
     Marked(Box<Target>, Result<(), RootError>),
-    Checked(Source, Result<bool, RootError>),
-    Settled(Box<Target>, Result<(), RootError>, Vec<(u64, Digest)>),
+    Checked(ClosedAside<Source>, Result<bool, RootError>),
+    Settled(Box<Target>, Result<Vec<Ends<OpenFile>>, RootError>, u64),
     Committed(Result<bool, (RootError, Left)>),
 }
 
@@ -104,7 +106,7 @@ impl Workers {
     fn start(
         stripes: u64,
         terms: Terms,
-        ends: &Ends<Arc<OwnedFd>>,
+        ends: Vec<Ends<OpenFile>>,
         mailboxes: &[Mailbox<Ring>],
         sockets: Vec<Joined<OwnedFd>>,
         at_once: u32,
@@ -119,13 +121,15 @@ impl Workers {
             shares[joined.number as usize % mailboxes.len()].push(joined);
         }
         let at_once = (at_once as usize).div_ceil(mailboxes.len()); // each has its share of them
-        let lineless = matches!(ends, Ends::Both { .. } | Ends::ReadBack { .. });
         let mut started = Vec::new();
-        for (mailbox, sockets) in mailboxes.iter().zip(shares) {
+        for ((mailbox, sockets), ends) in mailboxes.iter().zip(shares).zip(ends) {
+            let lineless = matches!(ends, Ends::Both { .. } | Ends::ReadBack { .. });
             if (lineless || !sockets.is_empty()) && stripes > 0 {
-                let start = Start { key, shared: Arc::clone(&shared), terms, ends: ends.clone(), sockets, at_once };
+                let start = Start { key, shared: Arc::clone(&shared), terms, ends, sockets, at_once };
                 mailbox.post(Job::Start(Box::new(start)));
                 started.push(mailbox.clone());
+            } else {
+                drop(ClosedAside::new(ends));
             }
         }
         Self { key, shared, outcomes, started }
@@ -184,16 +188,20 @@ const STRETCH: Duration = Duration::from_secs(2);
 /// Drives a session to its end. `watch` is called with its progress several times a second.
 pub(super) async fn drive(mut session: Session<'_>, watch: &mut dyn FnMut(Progress)) -> Ending {
     let bell = Arc::new(Notify::new());
-    let role = match session.ends {
-        Ends::Source { .. } => Role::Source,
-        Ends::Target { .. } | Ends::ReadBack { .. } => Role::Target,
-        Ends::Both { .. } => Role::Both,
+    let role = match (&session.source, &session.target) {
+        (Some(_), None) => Role::Source,
+        (Some(_), Some(_)) => Role::Both,
+        (None, _) => Role::Target,
+    };
+    let (ends, failure) = match std::mem::replace(&mut session.ends, Ok(Vec::new())) {
+        Ok(ends) => (ends, None),
+        Err(failure) => (Vec::new(), Some(failure)),
     };
     let connections = count(&session.sockets);
     let at_once = session.at_once;
     let sockets = std::mem::take(&mut session.sockets);
     let stripes = session.terms.layout.stripes();
-    let copying = Workers::start(stripes, session.terms, &session.ends, &session.mailboxes, sockets, at_once, &bell);
+    let copying = Workers::start(stripes, session.terms, ends, &session.mailboxes, sockets, at_once, &bell);
     let start = CourseStart {
         role,
         layout: session.terms.layout,
@@ -224,6 +232,7 @@ pub(super) async fn drive(mut session: Session<'_>, watch: &mut dyn FnMut(Progre
         began: Instant::now(),
         lately: Lately::default(),
     };
+    failure.into_iter().for_each(|failure| drive.course.handle(Event::Failed(failure)));
     drive.run(watch).await;
     drive.ending().await
 }
@@ -407,9 +416,13 @@ impl Drive<'_> {
             Action::ReadBack(stripes) => {
                 let mut target = self.session.target.take().expect("only a target is read back");
                 let metadata = self.session.metadata;
+                let (bytes, workers) = (self.session.terms.layout.file_bytes(), self.session.mailboxes.len());
                 self.block(move || {
-                    let settled = target.settle_content(&metadata);
-                    Done::Settled(Box::new(target), settled, stripes)
+                    let count = stripes.len() as u64;
+                    let file = Arc::clone(target.file().expect("it was written"));
+                    let opened = || Ok(files::read_back(file, bytes, stripes, workers)?);
+                    let settled = target.settle_content(&metadata).and_then(|()| opened());
+                    Done::Settled(Box::new(target), settled, count)
                 });
             }
             Action::Commit { wrote } => {
@@ -463,9 +476,9 @@ impl Drive<'_> {
             }
             Done::Settled(target, result, stripes) => {
                 let event = match result {
-                    Ok(()) => {
+                    Ok(ends) => {
                         if self.ended.is_none() {
-                            self.read_back(&target, stripes);
+                            self.read_back(ends, stripes);
                         }
                         self.tick()
                     }
@@ -483,14 +496,10 @@ impl Drive<'_> {
         }
     }
 
-    /// Starts the workers again, on stripes that were written.
-    fn read_back(&mut self, target: &Target, stripes: Vec<(u64, Digest)>) {
-        let file = Arc::clone(target.file().expect("it was written"));
-        let (mode, bytes) = (past_the_cache(&file), self.session.terms.layout.file_bytes());
-        let count = stripes.len() as u64;
-        let ends = Ends::ReadBack { file: FileTerms { file, mode, bytes }, expected: stripes.into() };
+    /// Starts the workers again, on so many stripes that were written.
+    fn read_back(&mut self, ends: Vec<Ends<OpenFile>>, stripes: u64) {
         let terms = self.session.terms;
-        let workers = Workers::start(count, terms, &ends, &self.session.mailboxes, Vec::new(), 1, &self.bell);
+        let workers = Workers::start(stripes, terms, ends, &self.session.mailboxes, Vec::new(), 1, &self.bell);
         self.course.reading_back(workers.count());
         self.reading_back = Some(workers);
     }
@@ -578,15 +587,6 @@ async fn receive(link: &mut Option<&mut Link>) -> Result<Message, LinkError> {
         Some(link) => link.receive().await,
         None => std::future::pending().await,
     }
-}
-
-/// How to read a file that is on the disk so that its bytes come from there.
-fn past_the_cache(file: &OwnedFd) -> Mode {
-    let (mode, _) = choose_mode(file, DirectPolicy::Always);
-    if mode == Mode::Buffered {
-        _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
-    }
-    mode
 }
 
 /// What a worker says, as the course understands it.

@@ -1,15 +1,23 @@
-//! A session's files: how a target is waited for that somebody else has, and how each is to be read and written by workers.
+//! A session's files: how a target is waited for that somebody else has, and how each is opened for workers, and closed.
+//!
+//! Whatever a file system may let us wait for happens on threads that may block: neither control nor a worker waits with it.
 
-use super::client::blocking;
-use crate::completion::{DirectPolicy, Mode};
+use super::Names;
+use super::client::{Stop, blocking, told_to_stop};
+use crate::completion::{Access, DirectPolicy, Errno, Mode};
+use crate::digest::Digest;
+use crate::extent::StripeIndex;
 use crate::failure::{Failure, Kind};
 use crate::limits::{LOCK_MS, LOCK_RETRY_MS};
-use crate::ring::choose_mode;
-use crate::root::{Source, Target};
+use crate::ring::{OpenFile, choose_mode};
+use crate::root::{RootError, Source, Target};
+use crate::session::Terms;
 use crate::worker::inbox::{Ends, FileTerms};
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// Opens a target by `attempt`, again and again while somebody else has it; busy only after [`LOCK_MS`]. Between two
 /// attempts no thread is held: those that may block are few, and others' syncs need them.
@@ -28,28 +36,111 @@ pub(super) async fn open_target(
     }
 }
 
-/// What this process has of a session, and for those who ask with `-v` how its files are read and written.
-pub(super) fn ends(
+/// What this process has of a session, opened for each of so many workers, or why it cannot be; and for those who ask with `-v` how
+/// its files are read and written. Not waited for any more once somebody asks us to stop.
+pub(super) async fn ends(
     source: Option<&Source>,
     target: Option<&Target>,
-    source_bytes: u64,
+    terms: &Terms,
     direct: DirectPolicy,
-) -> (Ends<Arc<OwnedFd>>, Vec<String>) {
-    let mut notes = Vec::new();
-    let mut terms = |what: &str, file: &Arc<OwnedFd>, bytes: u64| {
-        let (mode, reason) = choose(file, bytes, source_bytes, direct);
-        notes.push(format!("{what}: {mode:?}, {reason}").to_lowercase());
-        FileTerms { file: Arc::clone(file), mode, bytes }
-    };
-    let source = source.map(|source| (terms("source", source.file(), source.facts().bytes), source.facts().sparse));
-    let has_target = target.is_some();
-    let target = target.and_then(|target| Some(terms("target", target.file()?, target.basis_bytes().unwrap_or(0))));
-    let ends = match (source, has_target) {
-        (Some((source, sparse)), true) => Ends::Both { source, sparse, target },
-        (Some((file, sparse)), false) => Ends::Source { file, sparse },
-        (None, _) => Ends::Target { file: target },
-    };
-    (ends, notes)
+    workers: usize,
+    names: &Names,
+    stop: &mut watch::Receiver<Stop>,
+) -> (Result<Vec<Ends<OpenFile>>, Failure>, Vec<String>) {
+    let update = if terms.dry_run { Access::Read } else { Access::Update };
+    let source = source.map(|source| (Arc::clone(source.file()), source.facts().bytes, source.facts().sparse));
+    let target = target.map(|target| (target.file().map(Arc::clone), target.basis_bytes().unwrap_or(0)));
+    let (source_bytes, names) = (terms.layout.file_bytes(), names.clone());
+    let opened = blocking(move || {
+        let mut notes = Vec::new();
+        let mut wanted = |what: &str, file: Arc<OwnedFd>, bytes: u64, access: Access| {
+            let (mode, reason) = choose(&file, bytes, source_bytes, direct);
+            notes.push(format!("{what}: {mode:?}, {reason}").to_lowercase());
+            Wanted { file, access, mode, bytes }
+        };
+        let source = source.map(|(file, bytes, sparse)| (wanted("source", file, bytes, Access::Read), sparse));
+        let target = target.map(|(file, bytes)| file.map(|file| wanted("target", file, bytes, update)));
+        let source_file =
+            |wanted: &Wanted| wanted.open().map_err(|errno| RootError::from(errno).of_source(&names.source));
+        let target_file = |wanted: &Option<Wanted>| match wanted {
+            Some(wanted) => wanted.open().map(Some).map_err(|errno| RootError::from(errno).of_target(&names.target)),
+            None => Ok(None),
+        };
+        let each = |_| {
+            Ok(match (&source, &target) {
+                (Some((source, sparse)), Some(target)) => {
+                    Ends::Both { source: source_file(source)?, sparse: *sparse, target: target_file(target)? }
+                }
+                (Some((source, sparse)), None) => Ends::Source { file: source_file(source)?, sparse: *sparse },
+                (None, Some(target)) => Ends::Target { file: target_file(target)? },
+                (None, None) => unreachable!("a session has something here"),
+            })
+        };
+        let workers = if source_bytes == 0 { 0 } else { workers }; // they have nothing to do
+        ((0..workers).map(each).collect(), notes)
+    });
+    tokio::select! {
+        opened = opened => opened,
+        failure = told_to_stop(stop) => (Err(failure), Vec::new()),
+    }
+}
+
+/// What was written, opened once more for each of so many workers, so that its bytes come from the disk. To be called on a thread that
+/// may block.
+pub(super) fn read_back(
+    file: Arc<OwnedFd>,
+    bytes: u64,
+    stripes: Vec<(StripeIndex, Digest)>,
+    workers: usize,
+) -> Result<Vec<Ends<OpenFile>>, Errno> {
+    let (mode, _) = choose_mode(&file, DirectPolicy::Always);
+    if mode == Mode::Buffered {
+        _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+    let wanted = Wanted { file, access: Access::Read, mode, bytes };
+    let expected: Arc<[_]> = stripes.into();
+    (0..workers).map(|_| Ok(Ends::ReadBack { file: wanted.open()?, expected: Arc::clone(&expected) })).collect()
+}
+
+/// A file that workers are to have.
+struct Wanted {
+    file: Arc<OwnedFd>,
+    access: Access,
+    mode: Mode,
+    bytes: u64,
+}
+
+impl Wanted {
+    fn open(&self) -> Result<FileTerms<OpenFile>, Errno> {
+        Ok(FileTerms { file: OpenFile::open(&self.file, self.access, self.mode)?, bytes: self.bytes })
+    }
+}
+
+/// What a thread that may block closes when it is dropped: where a disk does not answer, closing a file may wait for it.
+#[derive(Debug)]
+pub(super) struct ClosedAside<T: Send + 'static>(Option<T>);
+
+impl<T: Send> ClosedAside<T> {
+    pub(super) fn new(file: T) -> Self {
+        Self(Some(file))
+    }
+}
+
+impl<T: Send> Deref for ClosedAside<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl<T: Send> Drop for ClosedAside<T> {
+    fn drop(&mut self) {
+        let file = self.0.take();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(runtime.spawn_blocking(move || drop(file)));
+        }
+    }
 }
 
 /// As the ring chooses, but for a file that is still to be made: nothing of it is cached, and one that is large against the

@@ -1,4 +1,4 @@
-//! One open file of a worker: its own description, and the plain calls on it.
+//! One open file of a worker: its own description, opened for it by control, and the plain calls on it.
 //!
 //! What always holds: the description names the inode that control holds, and control's own description, with the lock on
 //! it, lives at least as long. Whether a path still leads there, and what is kept when all is done, is control's matter.
@@ -18,8 +18,9 @@ const SLOW_WRITE: Duration = Duration::from_millis(SLOW_WRITE_MS);
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct OpenFile {
+pub struct OpenFile {
     pub(super) descriptor: OwnedFd,
+    pub(super) held: Arc<OwnedFd>,
     pub(super) mode: Mode,
     /// Pushed and not yet popped.
     pub(super) in_flight: u32,
@@ -28,23 +29,18 @@ pub(super) struct OpenFile {
     /// Until when a plain write through the page cache is not tried again.
     pub(super) slow_until: Option<Instant>,
     is_device: bool,
-    _held: Arc<OwnedFd>,
 }
 
 impl OpenFile {
-    /// A description of our own, since the kernel's read-ahead is kept there.
-    pub(super) fn open(held: &Arc<OwnedFd>, access: Access, mode: Mode) -> Result<Self, Errno> {
+    /// For one worker: a description of its own, since the kernel's read-ahead is kept there. To be called on a thread that may
+    /// block: a disk of another host, or a file system in user space, may not answer.
+    ///
+    /// # Errors
+    /// What the kernel says; `ESTALE` if it opened another file.
+    pub fn open(held: &Arc<OwnedFd>, access: Access, mode: Mode) -> Result<Self, Errno> {
         let descriptor = reopen(held, access, mode == Mode::Direct).map_err(errno)?;
         let is_device = file_type(&descriptor).map_err(errno)? == FileType::BlockDevice;
-        Ok(Self {
-            descriptor,
-            mode,
-            in_flight: 0,
-            answers: false,
-            slow_until: None,
-            is_device,
-            _held: Arc::clone(held),
-        })
+        Ok(Self { descriptor, held: Arc::clone(held), mode, in_flight: 0, answers: false, slow_until: None, is_device })
     }
 
     /// A plain read.

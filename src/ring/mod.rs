@@ -24,16 +24,15 @@ mod slots;
 mod tests;
 
 pub use buffers::{Buffer, Shared};
+pub use files::OpenFile;
 pub use mode::choose_mode;
 pub use setup::{RingError, probe};
 
 use crate::completion::{
-    Access, Account, Completion, Completions, Errno, FileId, Mode, Operation, Pool, SocketId, Tag, Traffic, Waker,
-    Writing,
+    Account, Completion, Completions, Errno, FileId, Mode, Operation, Pool, SocketId, Tag, Traffic, Waker, Writing,
 };
 use crate::limits::{CANCEL_AGAIN_MS, FILES_REGISTERED_MAX, OPERATIONS_MAX};
 use buffers::Pools;
-use files::OpenFile;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use operations::InFlight;
@@ -238,7 +237,7 @@ impl Drop for Ring {
 impl Completions for Ring {
     type Buffer = Buffer;
     type Shared = Shared;
-    type File = Arc<OwnedFd>;
+    type File = OpenFile;
     type Socket = OwnedFd;
 
     fn lease(&mut self, pool: Pool, account: Account) -> Option<Buffer> {
@@ -257,11 +256,16 @@ impl Completions for Ring {
         buffer.share()
     }
 
-    fn open(&mut self, file: &Arc<OwnedFd>, access: Access, mode: Mode) -> Result<FileId, Errno> {
-        let id = self.files.insert(OpenFile::open(file, access, mode)?);
+    fn mode(file: &OpenFile) -> Mode {
+        file.mode
+    }
+
+    fn adopt_file(&mut self, file: OpenFile) -> FileId {
+        let held = file.held.as_raw_fd();
+        let id = self.files.insert(file);
         // Best effort, as is the table.
-        let _ = self.kernel.submitter().register_files_update(id, &[file.as_raw_fd()]);
-        Ok(FileId(id))
+        let _ = self.kernel.submitter().register_files_update(id, &[held]);
+        FileId(id)
     }
 
     fn close(&mut self, file: FileId) {

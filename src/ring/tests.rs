@@ -4,7 +4,7 @@
 mod freezer;
 
 use super::*;
-use crate::completion::Part;
+use crate::completion::{Access, Part};
 use crate::limits::{FRAME_BUFFER_BYTES, FRAME_BUFFERS, PAYLOAD_BUFFERS, SLOW_WRITE_MS, SUBMISSIONS};
 use freezer::Freezer;
 use rustix::fs::{FlockOperation, flock};
@@ -43,12 +43,12 @@ fn file(directory: &Path, content: &[u8]) -> (File, Arc<OwnedFd>) {
 }
 
 fn open(ring: &mut Ring, file: &Arc<OwnedFd>, access: Access, mode: Mode) -> Option<FileId> {
-    let opened = ring.open(file, access, mode);
-    if mode == Mode::Direct && opened == Err(Errno(libc::EINVAL)) {
+    let opened = OpenFile::open(file, access, mode);
+    if mode == Mode::Direct && matches!(opened, Err(Errno(libc::EINVAL))) {
         eprintln!("SKIPPED: this file system has no direct I/O");
         return None;
     }
-    Some(opened.unwrap())
+    Some(ring.adopt_file(opened.unwrap()))
 }
 
 /// Bytes of a pattern in a leased buffer, the rest of it zeros.
@@ -177,7 +177,7 @@ fn more_operations_than_the_submission_queue_holds_can_be_pushed_in_one_turn() {
     let Some(mut ring) = ring() else { return };
     let content = pattern(FRAME_BUFFERS * 4096);
     let (_kept, held) = file(&directories()[1], &content);
-    let id = ring.open(&held, Access::Read, Mode::Buffered).unwrap();
+    let id = open(&mut ring, &held, Access::Read, Mode::Buffered).unwrap();
     let mut number = 0;
     while let Some(buffer) = ring.lease(Pool::Frame, Account(0)) {
         ring.push(
@@ -345,7 +345,7 @@ fn a_dropped_ring_waits_for_the_kernel_and_frees_every_buffer() {
     let (local, _remote) = UnixStream::pair().unwrap();
     let local = ring.adopt(local.into());
     let (_kept, held) = file(&directories()[1], &pattern(1 << 20));
-    let id = ring.open(&held, Access::Read, Mode::Buffered).unwrap();
+    let id = open(&mut ring, &held, Access::Read, Mode::Buffered).unwrap();
     let mut survivor = ring.lease(Pool::Payload, Account(0)).unwrap();
     for _ in 0..2 {
         for socket in [near, local] {
@@ -377,7 +377,7 @@ fn a_file_stays_locked_until_it_is_closed_here() {
     let other = File::open(path.path()).unwrap();
     let held: Arc<OwnedFd> = Arc::new(path.reopen().unwrap().into());
     flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
-    let id = ring.open(&held, Access::Update, Mode::Buffered).unwrap();
+    let id = open(&mut ring, &held, Access::Update, Mode::Buffered).unwrap();
     drop(held);
     assert!(flock(&other, FlockOperation::NonBlockingLockExclusive).is_err());
     ring.close(id);
@@ -390,7 +390,7 @@ fn a_file_stays_locked_until_it_is_closed_here() {
 fn a_file_is_not_closed_by_a_plain_call() {
     let Some(mut ring) = ring() else { return };
     let (_kept, held) = file(&directories()[1], b"text");
-    let id = ring.open(&held, Access::Update, Mode::Buffered).unwrap();
+    let id = open(&mut ring, &held, Access::Update, Mode::Buffered).unwrap();
     let opened = format!("/proc/self/fd/{}", ring.files.at(id.0).descriptor.as_raw_fd());
     let leads_to = std::fs::read_link(&opened).unwrap();
     let is_open = || std::fs::read_link(&opened).is_ok_and(|now| now == leads_to);
@@ -408,7 +408,7 @@ fn holes_are_found_and_made() {
         let (kept, held) = file(&directory, &pattern(64 << 10));
         kept.write_all_at(&pattern(64 << 10), 1 << 20).unwrap();
         kept.set_len(2 << 20).unwrap();
-        let id = ring.open(&held, Access::Update, Mode::Buffered).unwrap();
+        let id = open(&mut ring, &held, Access::Update, Mode::Buffered).unwrap();
         let (first, second, end) = (64 << 10, (1 << 20) + (64 << 10), 2 << 20);
         if ring.next_hole(id, 0) == Ok(None) {
             eprintln!("SKIPPED: no holes in {directory:?}");
@@ -439,7 +439,7 @@ fn a_file_without_holes_has_none() {
     for directory in directories() {
         for bytes in [0, 1, 4096, 5000] {
             let (_kept, held) = file(&directory, &pattern(bytes));
-            let id = ring.open(&held, Access::Read, Mode::Buffered).unwrap();
+            let id = open(&mut ring, &held, Access::Read, Mode::Buffered).unwrap();
             assert_eq!(ring.next_hole(id, 0), Ok(None));
             ring.close(id);
         }
@@ -462,7 +462,7 @@ fn a_socket_is_never_closed_under_an_operation() {
 fn never_more_is_in_flight_than_there_are_completion_slots() {
     let Some(mut ring) = ring() else { panic!("more in flight than limits.rs allows: SKIPPED") };
     let (_kept, held) = file(&directories()[0], b"");
-    let id = ring.open(&held, Access::Update, Mode::Memory).unwrap();
+    let id = open(&mut ring, &held, Access::Update, Mode::Memory).unwrap();
     let data = shared(&mut ring, Pool::Frame, b"");
     for _ in 0..=OPERATIONS_MAX {
         ring.push(

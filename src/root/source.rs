@@ -39,7 +39,7 @@ impl Source {
         &self.facts
     }
 
-    /// The descriptor that was looked at. Workers reopen it.
+    /// The descriptor that was looked at. For workers it is opened again.
     pub fn file(&self) -> &Arc<OwnedFd> {
         &self.file
     }

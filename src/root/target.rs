@@ -95,8 +95,8 @@ impl Target {
         &self.path
     }
 
-    /// The descriptor that is locked, and by which everything is synced. Workers reopen it, and hold it as long as they
-    /// have operations in flight. `None`: a dry run without a basis.
+    /// The descriptor that is locked, and by which everything is synced. For workers it is opened again, and they hold it
+    /// as long as they have operations in flight. `None`: a dry run without a basis.
     pub fn file(&self) -> Option<&Arc<OwnedFd>> {
         self.file.as_ref()
     }

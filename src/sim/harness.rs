@@ -218,8 +218,8 @@ fn kind(error: WorkerError) -> Kind {
     }
 }
 
-fn file(disk: usize, mode: Mode, bytes: u64) -> FileTerms<usize> {
-    FileTerms { file: disk, mode, bytes }
+fn file(disk: usize, mode: Mode, bytes: u64) -> FileTerms<(usize, Mode)> {
+    FileTerms { file: (disk, mode), bytes }
 }
 
 /// Both sides of a scenario with all their workers.
@@ -232,7 +232,7 @@ fn set_up(scenario: &Scenario, world: &Rc<RefCell<World>>) -> (Vec<End>, Vec<Wor
     let source = file(0, scenario.modes[0], source_bytes);
     let target = (scenario.basis.is_some() || !scenario.dry_run).then(|| file(1, scenario.modes[1], basis_bytes));
     let sparse = scenario.source.data.iter().any(|data| !data);
-    let ends: Vec<(Role, Ends<usize>)> = if scenario.local {
+    let ends: Vec<(Role, Ends<(usize, Mode)>)> = if scenario.local {
         vec![(Role::Both, Ends::Both { source, sparse, target })]
     } else {
         vec![(Role::Source, Ends::Source { file: source, sparse }), (Role::Target, Ends::Target { file: target })]

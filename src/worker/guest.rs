@@ -1,11 +1,10 @@
 //! A session's part on one worker: its files, its share of buffers, and what it has to tell control; not its connections.
 
-use super::WorkerError;
 use super::connection::{Hunger, Machines};
 use super::holes::Holes;
 use super::inbox::{Ends, FileTerms, Outcome, SessionKey, SessionShared, Start};
 use super::turns::Turns;
-use crate::completion::{Access, Account, Completions, Errno, FileId, Mode, Pool};
+use crate::completion::{Account, Completions, FileId, Mode, Pool};
 use crate::digest::Digest;
 use crate::extent::StripeIndex;
 use crate::limits::BUFFERED_READS_MAX;
@@ -66,7 +65,6 @@ impl<C: Completions> Guest<C> {
     /// What `start` asks for, without its files yet. `account` has room for it.
     pub(super) fn new(start: &Start<C>, account: Account) -> Self {
         let (ends, least_pool) = (&start.ends, least_pool(&start.terms));
-        let is_direct = |file: Option<&FileTerms<C::File>>| file.is_some_and(|file| file.mode == Mode::Direct);
         let is_target = matches!(ends, Ends::Target { .. } | Ends::Both { .. });
         Self {
             key: start.key,
@@ -79,7 +77,7 @@ impl<C: Completions> Guest<C> {
                 Ends::ReadBack { expected, .. } => Arc::clone(expected),
                 _ => Arc::default(),
             },
-            extent_pool: if is_direct(ends.source()) || is_direct(ends.target()) { Pool::Large } else { least_pool },
+            extent_pool: if ends.files().into_iter().any(is_direct::<C>) { Pool::Large } else { least_pool },
             least_pool,
             frames: frames(start),
             turns: Turns::new(start.sockets.len().max(1), if is_target { start.at_once } else { usize::MAX }),
@@ -96,14 +94,8 @@ impl<C: Completions> Guest<C> {
         }
     }
 
-    /// Opens the files that it begins with. Where one cannot be had, the other may be open.
-    pub(super) fn open_files(&mut self, ends: &Ends<C::File>, backend: &mut C) -> Result<(), WorkerError> {
-        let only_reads = self.terms.dry_run || matches!(ends, Ends::ReadBack { .. });
-        let access = if only_reads { Access::Read } else { Access::Update };
-        let mut open = |file: &FileTerms<C::File>, access| open(file, access, backend);
-        self.source = ends.source().map(|file| open(file, Access::Read)).transpose().map_err(WorkerError::Source)?;
-        self.target = ends.target().map(|file| open(file, access)).transpose().map_err(WorkerError::Target)?;
-        Ok(())
+    pub(super) fn adopt_files(&mut self, ends: Ends<C::File>, backend: &mut C) {
+        [self.source, self.target] = ends.into_files().map(|file| file.map(|file| adopt(file, backend)));
     }
 
     pub(super) fn close_files(&mut self, backend: &mut C) {
@@ -117,9 +109,9 @@ impl<C: Completions> Guest<C> {
         let none = Machines::default();
         match ends {
             Ends::Source { sparse, .. } => Machines { source: Some(Source::new(self.terms, *sparse)), ..none },
-            Ends::Target { .. } => {
+            Ends::Target { file } => {
                 // Past the page cache a few bytes cost a page.
-                let heads = self.target.as_ref().is_some_and(|file| file.mode != Mode::Direct);
+                let heads = file.as_ref().is_some_and(|file| C::mode(&file.file) != Mode::Direct);
                 Machines { target: Some(Target::new(self.terms, heads)), ..none }
             }
             Ends::Both { sparse, .. } => Machines {
@@ -176,13 +168,16 @@ pub(super) fn frames<C: Completions>(start: &Start<C>) -> usize {
     2 * start.sockets.len()
 }
 
-fn open<C: Completions>(file: &FileTerms<C::File>, access: Access, backend: &mut C) -> Result<OpenFile, Errno> {
-    let FileTerms { file, mode, bytes } = file;
-    let id = backend.open(file, access, *mode)?;
+fn is_direct<C: Completions>(file: Option<&FileTerms<C::File>>) -> bool {
+    file.is_some_and(|file| C::mode(&file.file) == Mode::Direct)
+}
+
+fn adopt<C: Completions>(FileTerms { file, bytes }: FileTerms<C::File>, backend: &mut C) -> OpenFile {
+    let mode = C::mode(&file);
     let reads_max = match mode {
         Mode::Memory => 1, // done at once, so it is hashed while it is in the cache
         Mode::Buffered => BUFFERED_READS_MAX,
         Mode::Direct => usize::MAX,
     };
-    Ok(OpenFile { id, mode: *mode, bytes: *bytes, reads_max, holes: Holes::default() })
+    OpenFile { id: backend.adopt_file(file), mode, bytes, reads_max, holes: Holes::default() }
 }

@@ -4,7 +4,7 @@
 //! of a target that is written through the page cache.
 
 use super::WorkerError;
-use crate::completion::{Completions, Errno, Mode, Waker};
+use crate::completion::{Completions, Errno, Waker};
 use crate::counters::Counters;
 use crate::digest::Digest;
 use crate::extent::StripeIndex;
@@ -60,13 +60,11 @@ pub struct Joined<S> {
     pub seals: Option<Duplex>,
 }
 
-/// A file as control gives it to workers.
+/// A file as control gives it to a worker.
 #[derive(Clone, Debug)]
 pub struct FileTerms<F> {
-    /// Control's own descriptor.
+    /// Opened for this worker.
     pub file: F,
-    /// How to read and write it.
-    pub mode: Mode,
     /// Its length when it was opened.
     pub bytes: u64,
 }
@@ -90,18 +88,23 @@ impl<F> Ends<F> {
         matches!(self, Self::Source { .. } | Self::Target { .. })
     }
 
-    pub(super) fn source(&self) -> Option<&FileTerms<F>> {
+    /// Its source and its target.
+    pub(super) fn files(&self) -> [Option<&FileTerms<F>>; 2] {
         match self {
-            Self::Source { file, .. } | Self::Both { source: file, .. } => Some(file),
-            Self::Target { .. } | Self::ReadBack { .. } => None,
+            Self::Source { file, .. } => [Some(file), None],
+            Self::Target { file } => [None, file.as_ref()],
+            Self::Both { source, target, .. } => [Some(source), target.as_ref()],
+            Self::ReadBack { file, .. } => [None, Some(file)],
         }
     }
 
-    pub(super) fn target(&self) -> Option<&FileTerms<F>> {
+    /// The same, to keep.
+    pub(super) fn into_files(self) -> [Option<FileTerms<F>>; 2] {
         match self {
-            Self::Target { file } | Self::Both { target: file, .. } => file.as_ref(),
-            Self::ReadBack { file, .. } => Some(file),
-            Self::Source { .. } => None,
+            Self::Source { file, .. } => [Some(file), None],
+            Self::Target { file } => [None, file],
+            Self::Both { source, target, .. } => [Some(source), target],
+            Self::ReadBack { file, .. } => [None, Some(file)],
         }
     }
 }

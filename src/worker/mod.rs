@@ -277,20 +277,16 @@ impl<C: Completions> Worker<C> {
                 continue;
             }
             let shared = Arc::clone(&start.shared);
-            if let Err(error) = room.map_err(|_| WorkerError::Busy).and_then(|account| self.start(*start, account)) {
-                self.farewells.push_back((shared, Some(error)));
+            match room {
+                Ok(account) => self.start(*start, account),
+                Err(_) => self.farewells.push_back((shared, Some(WorkerError::Busy))),
             }
         }
     }
 
-    fn start(&mut self, start: Start<C>, account: Account) -> Result<(), WorkerError> {
+    fn start(&mut self, start: Start<C>, account: Account) {
         let slot = usize::from(account.0);
         let mut guest = Guest::new(&start, account);
-        if let Err(error) = guest.open_files(&start.ends, &mut self.backend) {
-            guest.close_files(&mut self.backend);
-            self.shares.dismiss(account, guest.frames);
-            return Err(error);
-        }
         let Start { ends, sockets, .. } = start;
         let connections = if ends.has_lines() {
             let connection = |(index, Joined { number, socket, seals })| {
@@ -302,10 +298,10 @@ impl<C: Completions> Worker<C> {
         } else {
             vec![Connection::new(slot, 0, 0, None, guest.machines(&ends))]
         };
+        guest.adopt_files(ends, &mut self.backend);
         let count = connections.len();
         self.parties[slot] = Some(Box::new((guest, connections)));
         (0..count).for_each(|index| self.enlist(slot, index));
-        Ok(())
     }
 
     fn enlist(&mut self, slot: usize, index: usize) {

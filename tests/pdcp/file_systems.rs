@@ -2,35 +2,15 @@
 
 use crate::rig::freezer::Freezer;
 use crate::rig::sandbox::{EINVAL, ENOSYS, EOPNOTSUPP, EPERM, FCHMOD, LINKAT, RENAMEAT2, Refused, refusing};
+use crate::rig::union::Union;
 use crate::rig::{KIB, MIB, Part, Process, Rig, Valve, Way, assert_equal, ends, make, mtime, pdcp};
 use pdcp::limits::WORKER_SILENT_MS;
 use rustix::process::Signal;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const SOURCE: [Part; 1] = [Part::Data(1, 3 * MIB + 5)];
-
-/// Directories laid over each other by a program of libfuse 2, gone when dropped.
-struct Union(PathBuf);
-
-impl Union {
-    /// `None`: not to be had here. The caller says so.
-    fn over(rig: &Rig) -> Option<Self> {
-        let [branch, below, union] = ["branch", "below", "union"].map(|name| rig.path(name));
-        [&branch, &below, &union].into_iter().for_each(|path| fs::create_dir(path).unwrap());
-        let branches = format!("{}=RW:{}=RO", branch.display(), below.display());
-        let made = Command::new("unionfs").arg(branches).arg(&union).output().ok()?;
-        made.status.success().then_some(Self(union))
-    }
-}
-
-impl Drop for Union {
-    fn drop(&mut self) {
-        _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
 
 /// Trigger: a target on mergerfs, sshfs or unionfs. Damage: the new file was whole and had its name, but the run ended with 'somebody
 /// else replaced it', and the one right after it with 'has 2 names': what had been linked was another file by its number. And under
@@ -41,14 +21,12 @@ fn a_file_system_in_user_space_is_as_good_as_any() {
     for way in Way::ALL {
         let rig = Rig::in_memory();
         let source = rig.make("source", &SOURCE);
-        let Some(union) = Union::over(&rig) else {
-            return eprintln!("SKIPPED: a file system in user space needs root, /dev/fuse and unionfs-fuse");
-        };
-        let target = union.0.join("target");
+        let Some(union) = Union::below(rig.directory()) else { return eprintln!("SKIPPED: {}", Union::NEEDS) };
+        let target = union.top.join("target");
         let check = || {
             assert_equal(&source, &target);
             assert_eq!(mtime(&target), mtime(&source), "{way:?}");
-            let names: Vec<_> = fs::read_dir(&union.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            let names: Vec<_> = fs::read_dir(&union.top).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             assert_eq!(names, ["target"], "{way:?}");
         };
         rig.copy(way, "source", "union/target", &[]).ends_with(0);
@@ -65,9 +43,7 @@ fn a_file_system_in_user_space_is_as_good_as_any() {
 fn what_is_unfinished_in_user_space_has_a_time_that_no_other_file_has() {
     let rig = Rig::in_memory();
     rig.make("source", &[Part::Data(1, 8 * MIB)]);
-    let Some(union) = Union::over(&rig) else {
-        return eprintln!("SKIPPED: a file system in user space needs root, /dev/fuse and unionfs-fuse");
-    };
+    let Some(union) = Union::below(rig.directory()) else { return eprintln!("SKIPPED: {}", Union::NEEDS) };
     let target = rig.make("union/target", &[Part::Data(2, 8 * MIB)]);
     let valve = Valve::new(rig.server.port, 2_000_000);
     let copy = rig.start_by(valve.port, Way::Pull, "source", "union/target", &["--connections", "2"]);

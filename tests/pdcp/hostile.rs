@@ -7,6 +7,7 @@ mod control;
 mod goodbyes;
 mod greetings;
 mod guests;
+mod hanging;
 mod middle;
 mod on_sources;
 mod on_targets;

@@ -10,6 +10,7 @@ mod process;
 mod race;
 pub(crate) mod sandbox;
 mod summary;
+pub(crate) mod union;
 mod valve;
 
 pub(crate) use outside::Outside;

@@ -7,6 +7,7 @@ use crate::control::crew::random;
 use crate::control::dial::Seated;
 use crate::control::door::{Origin, Stranger, Visit};
 use crate::control::drive::{Session, drive};
+use crate::control::files::ClosedAside;
 use crate::control::identity::{Fingerprint, Grant};
 use crate::control::link::{Link, random_bytes};
 use crate::control::neighbour::Rendezvous;
@@ -60,7 +61,7 @@ impl Drop for Telling<'_> {
 /// A session's files, opened.
 #[derive(Debug, Default)]
 struct Opened {
-    source: Option<Source>,
+    source: Option<ClosedAside<Source>>,
     target: Option<Target>,
 }
 
@@ -169,7 +170,6 @@ impl Server {
             terms.basis_bytes = welcome.basis_bytes.unwrap_or(0);
         }
         let direct = if self.direct == DirectPolicy::Auto { hello.options.direct } else { self.direct };
-        let (ends, _) = files::ends(opened.source.as_ref(), opened.target.as_ref(), welcome.source.bytes, direct);
         let names = Names {
             source: hello.path.clone(),
             target: opened.target.as_ref().map_or_else(Vec::new, |target| target.taken_path().to_vec()),
@@ -177,6 +177,8 @@ impl Server {
             own: Vec::new(), // the client puts its own name of us before it
             target_is_here: opened.target.is_some(),
         };
+        let (source, target, mut stop) = (opened.source.as_deref(), opened.target.as_ref(), self.stopped.clone());
+        let (ends, _) = files::ends(source, target, &terms, direct, lease.workers.len(), &names, &mut stop).await;
         let own_workers = count(&lease.workers);
         let same_host = sealing.stays_on_host(link.same_address());
         let session = Session {
@@ -194,7 +196,7 @@ impl Server {
             same_host,
             at_once: Deal::at_once(welcome.connections, own_workers, hello.workers, sealing == Sealing::SameKernel),
             names,
-            stop: self.stopped.clone(),
+            stop,
         };
         let driven = drive(session, &mut |_: Progress| {}).await;
         driven.failure.map_or(Ok(Done { changed_bytes: driven.counts.changed_bytes, limit: driven.limit }), Err)
@@ -213,7 +215,7 @@ impl Server {
                 let source = Source::open(root, &wanted.path, &withheld);
                 source.map_err(|error| error.of_source(&wanted.path))
             });
-            return Ok(Opened { source: Some(source.await?), target: None });
+            return Ok(Opened { source: Some(ClosedAside::new(source.await?)), target: None });
         }
         access.admit_push(&wanted.path)?;
         let target = files::open_target(move || {

@@ -234,7 +234,7 @@ fn what_is_to_be_read_back_waits_until_there_is_room() {
     let digest = Digest(*blake3::hash(&vec![7; MIB]).as_bytes());
     let source = Ends::Source { file: file(0, Mode::Buffered, MIB as u64), sparse: false };
     let read_back = Ends::ReadBack { file: file(0, Mode::Direct, MIB as u64), expected: [(0, digest)].into() };
-    let mut start = |key: u64, ends: &Ends<usize>| {
+    let mut start = |key: u64, ends: &Ends<(usize, Mode)>| {
         let (shared, outcomes) = SessionShared::new(1, OUTCOMES_MAX, Waker(Arc::new(|| {})));
         mailbox.post(Job::Start(Box::new(Start {
             key: SessionKey(key),

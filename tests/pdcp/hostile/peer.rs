@@ -227,6 +227,11 @@ impl Ambush {
 
 /// A client of `address`, up to Begin.
 pub(super) fn client(address: SocketAddr, hello: &Hello, content: Vec<u8>) -> Peer {
+    client_after(|| (), address, hello, content)
+}
+
+/// The same, but for what it does before it says Begin.
+pub(super) fn client_after(before: impl FnOnce(), address: SocketAddr, hello: &Hello, content: Vec<u8>) -> Peer {
     let (mut control, answer) = knock(address, hello);
     let welcome = answer.expect("an answer").expect("a Welcome");
     let secret = control.secret();
@@ -237,6 +242,7 @@ pub(super) fn client(address: SocketAddr, hello: &Hello, content: Vec<u8>) -> Pe
             socket
         })
         .collect();
+    before();
     let begin = Begin { joined: (0..welcome.connections).collect(), sealed: false };
     control.write_all(&frame_message(&Message::Begin(begin))).unwrap();
     Peer::new(control, sockets.into_iter(), layout(hello, &welcome), content)
