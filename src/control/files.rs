@@ -54,7 +54,7 @@ pub(super) async fn ends(
     let opened = blocking(move || {
         let mut notes = Vec::new();
         let mut wanted = |what: &str, file: Arc<OwnedFd>, bytes: u64, access: Access| {
-            let (mode, reason) = choose(&file, bytes, source_bytes, direct);
+            let (mode, reason) = choose(&file, access, bytes, source_bytes, direct);
             notes.push(format!("{what}: {mode:?}, {reason}").to_lowercase());
             Wanted { file, access, mode, bytes }
         };
@@ -93,7 +93,7 @@ pub(super) fn read_back(
     stripes: Vec<(StripeIndex, Digest)>,
     workers: usize,
 ) -> Result<Vec<Ends<OpenFile>>, Errno> {
-    let (mode, _) = choose_mode(&file, DirectPolicy::Always);
+    let (mode, _) = choose_mode(&file, Access::Read, DirectPolicy::Always);
     if mode == Mode::Buffered {
         _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
     }
@@ -146,8 +146,8 @@ impl<T: Send> Drop for ClosedAside<T> {
 /// As the ring chooses, but for a file that is still to be made: nothing of it is cached, and one that is large against the
 /// memory is written past the cache, which would keep it until the end and then write it all. (First copies on a machine of 25
 /// GB, medians: of 1 GB 0.92 s past the cache and 0.71 through it, of 2.5 GB 1.90 and 3.86, of 4 GB 3.3 and 6.5; benches/NOTES.md.)
-fn choose(file: &OwnedFd, bytes: u64, source_bytes: u64, direct: DirectPolicy) -> (Mode, &'static str) {
-    let (mode, reason) = choose_mode(file, direct);
+fn choose(file: &OwnedFd, access: Access, bytes: u64, source_bytes: u64, direct: DirectPolicy) -> (Mode, &'static str) {
+    let (mode, reason) = choose_mode(file, access, direct);
     let memory = rustix::system::sysinfo();
     let memory_bytes = memory.totalram.saturating_mul(memory.mem_unit.into());
     // So much may wait in the cache before Linux begins to write it (`vm.dirty_background_ratio`).
@@ -155,7 +155,7 @@ fn choose(file: &OwnedFd, bytes: u64, source_bytes: u64, direct: DirectPolicy) -
     if direct == DirectPolicy::Auto
         && mode == Mode::Buffered
         && large
-        && choose_mode(file, DirectPolicy::Always).0 == Mode::Direct
+        && choose_mode(file, access, DirectPolicy::Always).0 == Mode::Direct
     {
         return (Mode::Direct, "it will be large against the memory");
     }

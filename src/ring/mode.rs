@@ -7,20 +7,24 @@ use super::files::{file_type, reopen};
 use crate::completion::{Access, DirectPolicy, Mode};
 use crate::limits::DIRECT_ALIGNMENT;
 use rustix::fs::{AtFlags, FileType, SeekFrom, StatxFlags, fstatfs, seek, statx};
+use rustix::io::{pread, retry_on_intr};
 use std::os::fd::OwnedFd;
 
 /// `f_type` of file systems whose files are memory: tmpfs, ramfs, hugetlbfs. The ring would give each of their reads and
 /// writes to a thread of the kernel's.
 const MEMORY_FILE_SYSTEMS: [u32; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
 
-/// The mode for a file, and why, for those who ask with `-v`.
-pub fn choose_mode(file: &OwnedFd, policy: DirectPolicy) -> (Mode, &'static str) {
+/// What a file system in user space is asked for at a time, by default.
+const TRIED_BYTES: usize = 128 << 10;
+
+/// The mode for a file that is to be read, or written as well, and why, for those who ask with `-v`.
+pub fn choose_mode(file: &OwnedFd, access: Access, policy: DirectPolicy) -> (Mode, &'static str) {
     let in_memory = is_memory(file);
     let direct = match policy {
         DirectPolicy::Never => Err("direct I/O is switched off"),
         DirectPolicy::Auto if in_memory => Err("nothing to gain"),
         DirectPolicy::Auto => is_worth_direct(file),
-        DirectPolicy::Always => can_direct(file, Unreported::Tried).map(|()| "direct I/O is asked for"),
+        DirectPolicy::Always => can_direct(file, Unreported::TriedFor(access)).map(|()| "direct I/O is asked for"),
     };
     match direct {
         Ok(reason) => (Mode::Direct, reason),
@@ -50,21 +54,37 @@ fn is_worth_direct(file: &OwnedFd) -> Result<&'static str, &'static str> {
 }
 
 /// What to make of a file system that does not say what direct I/O wants.
-#[derive(PartialEq)]
+#[derive(Clone, Copy)]
 enum Unreported {
-    Tried,
+    TriedFor(Access),
     Refused,
 }
 
 fn can_direct(file: &OwnedFd, unreported: Unreported) -> Result<(), &'static str> {
-    match direct_alignment(file) {
-        Some(1..=DIRECT_ALIGNMENT) => {}
-        Some(0) => return Err("its file system cannot do direct I/O"),
-        Some(_) => return Err("direct I/O wants more than 4096 bytes alignment here"),
-        None if unreported == Unreported::Tried => {}
-        None => return Err("its file system does not say what direct I/O wants"),
+    let open = || reopen(file, Access::Read, true).map_err(|_| "opening it for direct I/O is refused");
+    match (direct_alignment(file), unreported) {
+        (Some(1..=DIRECT_ALIGNMENT), _) => open().map(drop),
+        (Some(0), _) => Err("its file system cannot do direct I/O"),
+        (Some(_), _) => Err("direct I/O wants more than 4096 bytes alignment here"),
+        (None, Unreported::Refused) => Err("its file system does not say what direct I/O wants"),
+        // Whether it takes writes would be known too late (mergerfs reads, and takes none).
+        (None, Unreported::TriedFor(Access::Update)) if is_in_user_space(file) => {
+            Err("its file system is in user space, and may refuse direct I/O")
+        }
+        (None, Unreported::TriedFor(_)) => try_direct(&open()?),
     }
-    reopen(file, Access::Read, true).map(drop).map_err(|_| "opening it for direct I/O is refused")
+}
+
+/// Some (unionfs) open every file so, and read none.
+fn try_direct(file: &OwnedFd) -> Result<(), &'static str> {
+    #[repr(align(4096))]
+    struct Aligned([u8; TRIED_BYTES]);
+    let mut buffer = Box::new(Aligned([0; TRIED_BYTES]));
+    retry_on_intr(|| pread(file, &mut buffer.0, 0)).map(drop).map_err(|_| "reading it by direct I/O is refused")
+}
+
+fn is_in_user_space(file: &OwnedFd) -> bool {
+    fstatfs(file).is_ok_and(|system| i128::from(system.f_type) == i128::from(libc::FUSE_SUPER_MAGIC))
 }
 
 /// The alignment that direct I/O wants on this file, in memory and in the file: 0 if it is impossible, `None` if the file
@@ -103,7 +123,7 @@ mod tests {
     fn a_mode_is_chosen_by_what_the_file_is_and_where_it_is_cached() {
         #[track_caller]
         fn check(file: &File, policy: DirectPolicy, want: &[Mode]) {
-            let (mode, reason) = choose_mode(&file.try_clone().unwrap().into(), policy);
+            let (mode, reason) = choose_mode(&file.try_clone().unwrap().into(), Access::Update, policy);
             assert!(want.contains(&mode), "{mode:?} since {reason}");
             assert!(!reason.is_empty());
         }
@@ -130,8 +150,8 @@ mod tests {
         if cached_pages(&file) != Some(0) || can_direct(&file, Unreported::Refused).is_err() {
             return eprintln!("SKIPPED: no cachestat, or no direct I/O here");
         }
-        assert_eq!(choose_mode(&file, DirectPolicy::Auto).0, Mode::Direct);
-        assert_eq!(choose_mode(&file, DirectPolicy::Always).0, Mode::Direct);
-        assert_eq!(choose_mode(&file, DirectPolicy::Never).0, Mode::Buffered);
+        assert_eq!(choose_mode(&file, Access::Update, DirectPolicy::Auto).0, Mode::Direct);
+        assert_eq!(choose_mode(&file, Access::Update, DirectPolicy::Always).0, Mode::Direct);
+        assert_eq!(choose_mode(&file, Access::Update, DirectPolicy::Never).0, Mode::Buffered);
     }
 }
