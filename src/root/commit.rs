@@ -236,7 +236,7 @@ fn rename(place: &Place, temporary: &str, file: &OwnedFd) -> Result<(), Errno> {
         other => return other,
     }
     // In user space a second name is another file by its number, and what was proven could not be told from it.
-    let can_link = fstatfs(file)?.f_type != FUSE_SUPER_MAGIC;
+    let can_link = fstatfs(file).is_ok_and(|system| system.f_type != FUSE_SUPER_MAGIC);
     match if can_link { link(place, temporary) } else { Err(Errno::OPNOTSUPP) } {
         Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP) => rename_to_free(place, temporary),
         other => other,
